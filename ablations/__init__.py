@@ -1,0 +1,1 @@
+"""Shipped ablation grids: a base recipe and its variants."""

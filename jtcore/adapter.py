@@ -1,0 +1,41 @@
+"""Adapters: trained modules beside a frozen denoiser, silent until a pass switches them on."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from jtcore.types import Pass
+
+
+class Adapter(nn.Module):
+    """Base of what `AdapterSpec.attach` returns.
+
+    It holds its own parameters, so its tensors are named alike whatever else is attached, and
+    reaches into the denoiser by hooks. `current` is None while it is off: a hook then leaves the
+    denoiser's output as it is, whatever the weights.
+    """
+
+    current: Pass | None = None
+
+    def scalars(self) -> Mapping[str, Tensor]:
+        """What observers plot of the last pass, by name; each ()."""
+        return {}
+
+
+@contextmanager
+def switched_on(adapters: Mapping[Adapter, float | Tensor], batch: int) -> Iterator[None]:
+    """Switch adapters on at their scales for one forward pass and its backward.
+
+    The whole pass sees one immutable `Pass`: gradient checkpointing runs the forward again
+    during backward, and must find what the first forward found.
+    """
+    busy = [type(adapter).__name__ for adapter in adapters if adapter.current is not None]
+    assert not busy, f"{busy} are in a pass that has not ended"
+    for adapter, scale in adapters.items():
+        adapter.current = Pass(batch, scale)
+    try:
+        yield
+    finally:
+        for adapter in adapters:
+            adapter.current = None

@@ -1,0 +1,88 @@
+"""Every hook that a plugin can implement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from pluggy import HookspecMarker
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from torch.nn import Parameter
+    from torch.optim import Optimizer
+
+    from jtcore.adapter import Adapter
+    from jtcore.branch import Branch
+    from jtcore.recipe import Recipe, Stage
+    from jtcore.run import Run
+    from jtcore.types import Step
+
+hookspec = HookspecMarker("jtcore")
+
+
+# Provide: every answer is collected. The class's fields are the TOML options.
+
+
+@hookspec
+def jt_backbones() -> Mapping[str, type]:
+    """Backbones by kind: attrs classes that are a `BackboneSpec`."""
+
+
+@hookspec
+def jt_adapters() -> Mapping[str, type]:
+    """Adapters by kind: attrs classes that are an `AdapterSpec`."""
+
+
+@hookspec
+def jt_losses() -> Mapping[str, type]:
+    """Losses by kind: attrs classes that are a `Loss`."""
+
+
+@hookspec
+def jt_metrics() -> Mapping[str, type]:
+    """Metrics by kind: attrs classes that are a `Metric`."""
+
+
+# Decide: the first plugin that does not answer None decides.
+
+
+@hookspec(firstresult=True)
+def jt_choose_branches(stage: Stage, step: Step, rng: Random) -> Sequence[str] | None:
+    """Which branches this step runs, in order. `rng` draws the same on every rank."""
+
+
+@hookspec(firstresult=True)
+def jt_run_branch(branch: Branch, step: Step) -> Mapping[str, float] | None:
+    """Run one branch forward and backward and return its scalars: the escape hatch."""
+
+
+@hookspec(firstresult=True)
+def jt_make_optimizer(
+    stage: Stage, parameters: Mapping[str, Sequence[Parameter]]
+) -> Optimizer | None:
+    """The optimizer of a stage over its trained parameters, by adapter."""
+
+
+# Observe: everyone is told.
+
+
+@hookspec
+def jt_run_started(run: Run, recipe: Recipe) -> None:
+    """A run begins, or is resumed."""
+
+
+@hookspec
+def jt_step_finished(run: Run, step: Step, scalars: Mapping[str, float]) -> None:
+    """The optimizer has stepped."""
+
+
+@hookspec
+def jt_stage_finished(run: Run, name: str, adapters: Mapping[str, Adapter]) -> None:
+    """A stage has ended; its adapters are trained."""
+
+
+@hookspec
+def jt_run_finished(run: Run, error: BaseException | None) -> None:
+    """The run has ended, with its samples and metrics on disk unless `error` is given."""

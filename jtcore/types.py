@@ -1,0 +1,157 @@
+"""The types that cross the seam between core and plugins.
+
+Axes: B batch, C channel, F latent frame, H latent row, W latent column, L text token, D text width.
+Pixels are (B, 3, frames, height, width) in [-1, 1] towards a codec, in [0, 1] towards a metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from attrs import frozen
+
+if TYPE_CHECKING:  # commands answer --help before torch is imported
+    import torch
+    from torch import Generator, Tensor, nn
+
+    from jtcore.adapter import Adapter
+
+Medium = Literal["image", "video"]
+
+
+@frozen(eq=False)
+class Part:
+    """Samples of one shape out of a batch: an image latent and a video latent never stack."""
+
+    latents: Tensor  # (B, C, F, H, W), clean
+    text: Tensor  # (B, L, D)
+    prompts: tuple[str, ...]  # B captions
+    stream: str  # the name under [data]
+    mask: Tensor | None = None  # (B, 1, F, H, W) in [0, 1]: 1 where the subject is
+
+    @property
+    def medium(self) -> Medium:
+        """An image is a video of one frame."""
+        return "image" if self.latents.shape[2] == 1 else "video"
+
+
+@frozen(eq=False)
+class Noised:
+    """Latents at some noise level, and what the network was trained to answer there."""
+
+    latents: Tensor  # (B, C, F, H, W), x_t
+    times: Tensor  # (B,), the schedule's own unit
+    target: Tensor  # (B, C, F, H, W): noise, velocity or flow, as the backbone was trained
+
+
+@frozen(eq=False)
+class Pass:
+    """What an adapter is told of one forward pass; it holds through that pass's backward."""
+
+    batch: int  # B, which layers that fold frames or pixels into their first axis cannot see
+    scale: float | Tensor = 1.0  # of the adapter; a tensor is (B, 1, ...) and may carry gradient
+
+
+@frozen
+class Step:
+    """Where a run stands."""
+
+    stage: str  # the name under [stage]
+    index: int  # of the step in its stage, from 0
+    steps: int  # of the stage
+    number: int  # of the step in the run, from 0: what TensorBoard plots against
+
+
+@frozen(eq=False)
+class Sample:
+    """One generated video."""
+
+    video: Tensor  # (3, F, H, W) in [0, 1]
+    prompt: str
+    seed: int
+    fps: float  # frames per second
+
+
+class TextEncoder(Protocol):
+    """Turns captions into what the denoiser attends to."""
+
+    def embed(self, prompts: Sequence[str]) -> Tensor: ...  # (B, L, D)
+
+
+class Codec(Protocol):
+    """Turns pixels into latents and back."""
+
+    def encode(self, pixels: Tensor, rng: Generator) -> Tensor: ...  # (B, C, F, H, W)
+
+    def decode(self, latents: Tensor) -> Tensor: ...  # (B, 3, frames, height, width) in [-1, 1]
+
+
+class Sampler(Protocol):
+    """A noise schedule walked from noise to latents."""
+
+    times: Sequence[Tensor]  # one () per step, from noise to clean
+
+    def start(self, noise: Tensor) -> Tensor: ...  # unit noise -> latents of the first step
+
+    def step(self, prediction: Tensor, index: int, latents: Tensor, rng: Generator) -> Tensor: ...
+
+
+class Backbone(Protocol):
+    """A denoiser with its noise schedule, and names for its parts."""
+
+    denoiser: nn.Module
+
+    def targets(self, query: str) -> dict[str, nn.Module]:
+        """The modules of a role or pattern, by name (see jtcore.targets). Raises JtError."""
+
+    def noise(self, latents: Tensor, rng: Generator) -> Noised:
+        """Draw a time and noise for each sample."""
+
+    def predict(self, latents: Tensor, times: Tensor, text: Tensor) -> Tensor:
+        """What the network answers: (B, C, F, H, W), comparable to `Noised.target`."""
+
+    def sampler(self, steps: int) -> Sampler:
+        """The backbone's own way from noise to latents."""
+
+
+class BackboneSpec(Protocol):
+    """Options of a backbone. Its three components load one by one, so that none needs to wait
+    in memory for another."""
+
+    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """(C, F, H, W) of a clip. Raises ValueError, naming the nearest size that fits."""
+
+    def text_identity(self) -> str:
+        """Changes whenever `embed` would answer differently: weights, options, code."""
+
+    def codec_identity(self) -> str:
+        """Changes whenever `encode` would answer differently: weights, options, code."""
+
+    def load_text_encoder(self, device: torch.device) -> TextEncoder: ...
+
+    def load_codec(self, device: torch.device) -> Codec: ...
+
+    def load(self, device: torch.device, dtype: torch.dtype) -> Backbone:
+        """The denoiser, frozen. On the "meta" device it has names and shapes but no weights."""
+
+
+class AdapterSpec(Protocol):
+    """Options of an adapter."""
+
+    def attach(self, backbone: Backbone, others: Mapping[str, Adapter]) -> Adapter:
+        """Build it beside the backbone, switched off. `others` were attached before it."""
+
+
+class Loss(Protocol):
+    """Options of a loss, and the loss."""
+
+    def __call__(
+        self, prediction: Tensor, noised: Noised, part: Part, rng: Generator
+    ) -> Tensor: ...  # (B,), one value a sample, never averaged over samples
+
+
+class Metric(Protocol):
+    """Options of a metric, and the metric."""
+
+    def __call__(self, sample: Sample) -> Mapping[str, float]: ...

@@ -1,0 +1,1 @@
+"""Backbones: pretrained text-to-video models. One file, one plugin."""

@@ -1,0 +1,1 @@
+"""Losses: what the prediction is compared to, and how. One file, one plugin."""

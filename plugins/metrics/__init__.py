@@ -1,0 +1,1 @@
+"""Metrics: what is measured of a generated video. One file, one plugin."""
