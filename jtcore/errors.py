@@ -14,5 +14,5 @@ class JtError(Exception):
         super().__init__("\n".join(self.problems))
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error: the run can be resumed
+class Interrupted(Exception):
     """SIGTERM or SIGINT arrived; what had been computed is on disk and can be resumed."""

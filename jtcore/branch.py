@@ -1,0 +1,80 @@
+"""One branch of one step: forward, losses, backward."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
+from attrs import frozen
+from torch import Generator, Tensor
+
+from jtcore import recipe
+from jtcore.adapter import Adapter, switched_on
+from jtcore.types import Backbone, Noised, Part
+
+
+@frozen(eq=False)
+class Branch:
+    """What `jt_run_branch` gets: a branch of the recipe, its adapters, and its batch."""
+
+    path: str  # stage.NAME.branch.NAME
+    settings: recipe.Branch
+    backbone: Backbone
+    adapters: Mapping[str, Adapter]  # that are on
+    parts: tuple[Part, ...]
+    rng: Generator
+    autocast: Callable[[], AbstractContextManager]  # in which the denoiser runs
+    backward: Callable[[Tensor], None]  # takes the place of `loss.backward()`
+
+
+def run_branch(branch: Branch) -> dict[str, float]:
+    """Forward and backward of each part in turn; gradients add up, memory does not.
+
+    Returns each loss term, unweighted, averaged over the samples that it is on.
+    """
+    values: dict[str, list[Tensor]] = {}
+    with training_only(branch.adapters, branch.settings.trained):
+        for part in branch.parts:
+            scales = dict.fromkeys(branch.adapters.values(), 1.0)
+            with switched_on(scales, len(part.prompts)):
+                noised, prediction = predict(branch, part)
+                terms = loss_terms(branch, part, noised, prediction)
+                branch.backward(weighted_sum(branch, terms))
+            for name, value in terms.items():
+                values.setdefault(f"{branch.path}.losses.{name}", []).append(value.detach())
+    return {name: float(torch.stack(each).mean()) for name, each in values.items()}
+
+
+def predict(branch: Branch, part: Part) -> tuple[Noised, Tensor]:
+    """Noise the latents and ask the denoiser: prediction (B, C, F, H, W), fp32."""
+    noised = branch.backbone.noise(part.latents, branch.rng)
+    with branch.autocast():
+        prediction = branch.backbone.predict(noised.latents, noised.times, part.text)
+    return noised, prediction.float()
+
+
+def loss_terms(
+    branch: Branch, part: Part, noised: Noised, prediction: Tensor
+) -> dict[str, Tensor]:
+    """Each loss term that is on the part's medium: its mean over samples, ()."""
+    return {
+        name: term.loss.spec(prediction, noised, part, branch.rng).mean()
+        for name, term in branch.settings.losses.items()
+        if term.on in ("all", part.medium)
+    }
+
+
+def weighted_sum(branch: Branch, terms: Mapping[str, Tensor]) -> Tensor:
+    return sum(branch.settings.losses[name].weight * value for name, value in terms.items())
+
+
+@contextmanager
+def training_only(adapters: Mapping[str, Adapter], trained: tuple[str, ...]) -> Iterator[None]:
+    """Gradients for these adapters alone: the others are on, but frozen."""
+    frozen_ones = [adapter for name, adapter in adapters.items() if name not in trained]
+    for adapter in frozen_ones:
+        adapter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for adapter in frozen_ones:
+            adapter.requires_grad_(True)

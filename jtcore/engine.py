@@ -1,0 +1,85 @@
+"""The arithmetic of a step: device, precision, gradients, the update."""
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from jtcore.errors import JtError
+from jtcore.recipe import EngineSettings, Stage
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+SMALLEST_SCALE = 1.0  # fp16 gradients that overflow even unscaled are not a matter of scale
+
+
+class NonFiniteGradient(JtError):
+    """The gradient is not finite; weights are as they were."""
+
+
+class Engine:
+    """One process on one device. Trained parameters are fp32, the denoiser runs in `dtype`."""
+
+    def __init__(self, settings: EngineSettings):
+        self.device = choose_device(settings)
+        self.dtype = DTYPES[settings.precision]
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, enabled=self.dtype is torch.float16
+        )
+
+    def autocast(self) -> AbstractContextManager:
+        if self.dtype is torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of `loss`, (); with fp16 it is scaled until `update`."""
+        self.scaler.scale(loss).backward()
+
+    def update(self, optimizer: Optimizer, clip: float | None) -> float:
+        """Clip and step. Returns the gradient norm before clipping.
+
+        Raises NonFiniteGradient, weights untouched. With fp16 an overflow is expected now and
+        then: the step is skipped, the scale halved, and the norm returned is not finite.
+        """
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if all(p.grad is None for p in parameters):
+            return 0.0
+        self.scaler.unscale_(optimizer)
+        norm = float(gradient_norm(parameters))
+        if not torch.isfinite(torch.tensor(norm)) and not self._can_lower_scale():
+            raise NonFiniteGradient(f"gradient norm is {norm}; weights left as they were")
+        if clip is not None:
+            nn.utils.clip_grads_with_norm_(parameters, clip, torch.tensor(norm))
+        self.scaler.step(optimizer)
+        self.scaler.update()
+        return norm
+
+    def _can_lower_scale(self) -> bool:
+        return self.scaler.is_enabled() and self.scaler.get_scale() > SMALLEST_SCALE
+
+
+def choose_device(settings: EngineSettings) -> torch.device:
+    """The device that the recipe names. Raises JtError where it is not there."""
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise JtError("engine.device: 'cuda' is not available here; use 'auto' or 'cpu'")
+    if settings.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(settings.device)
+
+
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """The 2-norm of all gradients together, ()."""
+    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+
+def learning_rate(stage: Stage, index: int) -> float:
+    """Of step `index`: linear warm-up to `lr`, then constant or down to 0 at the stage's end."""
+    from math import cos, pi
+
+    if index < stage.warmup:
+        return stage.lr * (index + 1) / stage.warmup
+    done = (index - stage.warmup) / max(1, stage.steps - stage.warmup)
+    factor = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + cos(pi * done)) / 2}
+    return stage.lr * factor[stage.schedule]

@@ -1,0 +1,199 @@
+"""A recipe: what is trained, on what, by which stages, and what is sampled and measured."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any, Literal
+
+from attrs import Factory, field, frozen
+from attrs.validators import and_, deep_iterable, ge, gt, le, lt, min_len, optional
+
+from jtcore.data import Data
+from jtcore.errors import JtError
+from jtcore.plugins import Plugins
+from jtcore.structure import Component, component, structure, unstructure
+
+Medium = Literal["image", "video", "all"]
+
+_SIZE = deep_iterable(ge(1))
+
+
+@frozen
+class LossTerm:
+    """One term of a branch's loss: `weight` times the mean over the samples of the medium `on`."""
+
+    on: Medium = "all"
+    weight: float = field(default=1.0, validator=ge(0))
+    loss: Component = component("losses", inline=True)
+
+
+@frozen
+class Branch:
+    """One forward and one backward: which data, which adapters are on, which are trained."""
+
+    data: tuple[str, ...] = field(validator=min_len(1))
+    adapters: tuple[str, ...] = field(validator=min_len(1))
+    losses: Mapping[str, LossTerm] = field(validator=min_len(1))
+    trains: tuple[str, ...] | None = None  # all that are on, unless said
+    chance: float = field(default=1.0, validator=and_(gt(0), le(1)))  # of running in a step
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        return self.adapters if self.trains is None else self.trains
+
+
+@frozen
+class Stage:
+    """Some steps with one optimizer. Stages run in file order."""
+
+    steps: int = field(validator=ge(1))
+    lr: float = field(validator=gt(0))
+    branch: Mapping[str, Branch] = field(validator=min_len(1))
+    select: Literal["all", "one"] = "all"  # every branch in each step, or one drawn
+    betas: tuple[float, float] = field(
+        default=(0.9, 0.999), validator=deep_iterable(and_(ge(0), lt(1)))
+    )
+    eps: float = field(default=1e-8, validator=gt(0))
+    weight_decay: float = field(default=1e-4, validator=ge(0))
+    warmup: int = field(default=0, validator=ge(0))  # steps of linear warm-up
+    schedule: Literal["constant", "linear", "cosine"] = "constant"  # after the warm-up, to 0
+    clip: float | None = field(default=1.0, validator=optional(gt(0)))  # global gradient norm
+    accumulate: int = field(default=1, validator=ge(1))  # batches a step
+    ema: float | None = field(default=None, validator=optional(and_(gt(0), lt(1))))
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Adapters that some branch trains, in order of first mention."""
+        return tuple(dict.fromkeys(name for b in self.branch.values() for name in b.trained))
+
+
+@frozen
+class Sampling:
+    """What is generated, from the backbone alone and with the adapters."""
+
+    prompts: tuple[str, ...] = field(validator=min_len(1))
+    frames: int = field(validator=ge(1))
+    size: tuple[int, int] = field(validator=_SIZE)  # height, width
+    steps: int = field(default=50, validator=ge(1))
+    guidance: float = field(default=6.0, validator=ge(0))  # 1 is none
+    negative: str = ""  # the prompt that guidance leads away from
+    seeds: tuple[int, ...] = field(default=(0,), validator=min_len(1))
+    fps: float = field(default=8.0, validator=gt(0))
+    scales: Mapping[str, float] = Factory(dict)  # by adapter; 1 unless said
+
+
+@frozen
+class Validation:
+    """Losses on data that no branch trains on, with fixed noise, before and after training."""
+
+    data: tuple[str, ...] = field(validator=min_len(1))
+    draws: int = field(default=8, validator=ge(1))  # of noise and time, for each file
+    seed: int = 0
+
+
+@frozen
+class EngineSettings:
+    """How the arithmetic is done."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    gradient_checkpointing: bool = False
+
+
+@frozen
+class Checkpoints:
+    """How often the whole state is saved, and how many of them stay."""
+
+    every: int = field(default=100, validator=ge(1))  # steps
+    keep: int = field(default=2, validator=ge(1))
+
+
+@frozen
+class PluginFolders:
+    """Folders of local plugins, besides those that the command names."""
+
+    folders: tuple[str, ...] = ()
+
+
+@frozen
+class Recipe:
+    """The whole of an experiment."""
+
+    backbone: Component = component("backbones")
+    title: str = ""
+    seed: int = field(default=0, validator=ge(0))
+    data: Mapping[str, Data] = Factory(dict)
+    adapter: Mapping[str, Component] = component("adapters", factory=dict)
+    stage: Mapping[str, Stage] = Factory(dict)
+    sample: Sampling | None = None
+    metric: Mapping[str, Component] = component("metrics", factory=dict)
+    validation: Validation | None = None
+    engine: EngineSettings = EngineSettings()
+    checkpoint: Checkpoints = Checkpoints()
+    plugins: PluginFolders = PluginFolders()
+
+    @property
+    def steps(self) -> int:
+        return sum(stage.steps for stage in self.stage.values())
+
+
+def build_recipe(table: Mapping[str, Any], plugins: Plugins) -> Recipe:
+    """Structure a table and check the names in it. Raises JtError with every problem."""
+    recipe = structure(Recipe, table, plugins)
+    problems = list(_name_problems(recipe))
+    if problems:
+        raise JtError(problems)
+    return recipe
+
+
+def recipe_table(recipe: Recipe) -> dict[str, Any]:
+    """The resolved table: every default spelled out."""
+    return unstructure(recipe)
+
+
+def _name_problems(recipe: Recipe):
+    """Names that mean nothing, and names that are never used."""
+    for stage_name, stage in recipe.stage.items():
+        for name, branch in stage.branch.items():
+            yield from _branch_problems(recipe, branch, f"stage.{stage_name}.branch.{name}")
+    trained = {name for stage in recipe.stage.values() for name in stage.trained}
+    for name in recipe.adapter:
+        if name not in trained:
+            yield f"adapter.{name}: no branch of any stage trains it"
+    if recipe.sample:
+        yield from _unknown(recipe.sample.scales, recipe.adapter, "sample.scales", "adapter")
+    if recipe.validation:
+        yield from _unknown(recipe.validation.data, recipe.data, "validation.data", "data")
+    if recipe.metric and not recipe.sample:
+        yield "metric: there is no [sample] to measure"
+
+
+def _branch_problems(recipe: Recipe, branch: Branch, path: str):
+    yield from _unknown(branch.data, recipe.data, f"{path}.data", "data")
+    yield from _unknown(branch.adapters, recipe.adapter, f"{path}.adapters", "adapter")
+    yield from _unknown(branch.trained, branch.adapters, f"{path}.trains", "adapter of the branch")
+    if not branch.trained:
+        yield f"{path}.trains: expected at least one adapter"
+    for what in ("data", "adapters"):
+        for name in {n for n in getattr(branch, what) if getattr(branch, what).count(n) > 1}:
+            yield f"{path}.{what}: {name!r} is named twice"
+    yield from _medium_problems(recipe, branch, path)
+
+
+def _medium_problems(recipe: Recipe, branch: Branch, path: str):
+    """Data without a loss, and losses without data."""
+    media = {n: recipe.data[n].medium for n in branch.data if n in recipe.data}
+    wanted = {term.on for term in branch.losses.values()}
+    for name, medium in media.items():
+        if not wanted & {medium, "all"}:
+            yield f"{path}.losses: none is on {medium!r}, which data {name!r} is"
+    for name, term in branch.losses.items():
+        if media and term.on not in {*media.values(), "all"}:
+            yield f"{path}.losses.{name}.on: no data of the branch is {term.on!r}"
+
+
+def _unknown(names, known, path: str, what: str):
+    for name in names:
+        if name not in known:
+            close = get_close_matches(name, known, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are {sorted(known)}"
+            yield f"{path}: unknown {what} {name!r}; {hint}"

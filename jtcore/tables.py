@@ -1,0 +1,109 @@
+"""Recipe files: found, read, laid over their `base`, changed by `--set`, written."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from jtcore.errors import JtError
+from jtcore.plugins import BUILT_IN
+
+Table = dict[str, Any]
+
+SHIPPED = ("recipes", "ablations")
+
+
+def find_recipe(argument: str) -> Path:
+    """A path, or the name of a shipped recipe or ablation. Raises JtError."""
+    path = Path(argument)
+    if path.is_file():
+        return path
+    shipped = {p.stem: p for folder in SHIPPED for p in _shipped(folder)}
+    if argument in shipped:
+        return shipped[argument]
+    names = ", ".join(sorted(shipped))
+    raise JtError(f"no such file, nor a shipped recipe: {argument!r}; shipped are {names}")
+
+
+def read_table(path: Path, _above: tuple[Path, ...] = ()) -> Table:
+    """A recipe's table, laid over its `base` and that one's base. Raises JtError."""
+    path = path.resolve()
+    if path in _above:
+        loop = " -> ".join(p.name for p in (*_above, path))
+        raise JtError(f"{path}: base: recipes stand on each other in a circle: {loop}")
+    table = _parse(path)
+    base = table.pop("base", None)
+    if base is None:
+        return table
+    if not isinstance(base, str):
+        raise JtError(f"{path}: base: expected the path of a recipe, got {base!r}")
+    beside = path.parent / base
+    try:
+        below = read_table(beside if beside.is_file() else find_recipe(base), (*_above, path))
+    except JtError as error:
+        raise JtError(f"{path}: base: {problem}" for problem in error.problems) from error
+    return overlay(below, table)
+
+
+def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> Table:
+    """`above` laid over `below`. A table that changes its `kind` is replaced whole; `false` in
+    the place of a table takes it away."""
+    result = deepcopy(dict(below))
+    for key, value in above.items():
+        old = result.get(key)
+        if value is False and isinstance(old, Mapping):
+            del result[key]
+        elif isinstance(value, Mapping) and isinstance(old, Mapping) and not _other(old, value):
+            result[key] = overlay(old, value)
+        else:
+            result[key] = deepcopy(value)
+    return result
+
+
+def parse_settings(settings: Sequence[str]) -> Table:
+    """`stage.joint.steps=50` and the like as one table to lay over a recipe. Raises JtError."""
+    table: Table = {}
+    for setting in settings:
+        path, equals, value = setting.partition("=")
+        keys = path.strip().split(".")
+        if not equals or not all(keys):
+            raise JtError(f"--set {setting!r}: expected PATH=VALUE, such as stage.joint.steps=50")
+        node: Any = _literal(value.strip())
+        for key in reversed(keys):
+            node = {key: node}
+        table = overlay(table, node)
+    return table
+
+
+def write_toml(table: Mapping[str, Any]) -> str:
+    """TOML text of a table."""
+    return tomli_w.dumps(table)
+
+
+def _literal(text: str) -> Any:
+    """A TOML value; a bare word is a string."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _other(below: Mapping[str, Any], above: Mapping[str, Any]) -> bool:
+    return "kind" in above and above["kind"] != below.get("kind")
+
+
+def _parse(path: Path) -> Table:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise JtError(f"{path}: not valid TOML: {error}") from error
+    except OSError as error:
+        raise JtError(f"{path}: {error.strerror}") from error
+
+
+def _shipped(folder: str) -> list[Path]:
+    return sorted(Path(str(files(f"{BUILT_IN}.{folder}"))).glob("*.toml"))
