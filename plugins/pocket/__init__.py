@@ -1,0 +1,1 @@
+"""Pocket: the embedded text-to-video model and its procedurally drawn world."""

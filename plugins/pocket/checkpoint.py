@@ -1,0 +1,43 @@
+"""Checkpoints that are whole or absent, and a log of losses that follows them."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from pathlib import Path
+
+import torch
+
+from jtcore.files import write_atomically
+
+
+def write(path: Path, state: dict) -> None:
+    with write_atomically(path) as aside:
+        torch.save(state, aside)
+
+
+def read(path: Path) -> dict | None:
+    return torch.load(path, weights_only=True) if path.exists() else None
+
+
+class LossLog:
+    """A CSV of every step's loss; rows after the resumed `step` are dropped, to be written anew"""
+
+    def __init__(self, path: Path, step: int, window: int = 200) -> None:
+        self.recent: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=window))
+        rows = path.read_text().splitlines()[1 : step + 1] if path.exists() else []
+        self.file = path.open("w", buffering=1)
+        self.file.write("step,kind,loss\n")
+        for row in rows:
+            number, kind, loss = row.split(",")
+            self.add(int(number), kind, float(loss))
+
+    def add(self, step: int, kind: str, loss: float) -> None:
+        self.recent[kind].append(loss)
+        self.file.write(f"{step},{kind},{loss:.6g}\n")
+
+    def means(self) -> dict[str, float]:
+        """The mean loss of each kind over its last steps."""
+        return {kind: sum(losses) / len(losses) for kind, losses in sorted(self.recent.items())}
+
+    def summary(self) -> str:
+        return "  ".join(f"{kind} {mean:.4f}" for kind, mean in self.means().items())

@@ -1,0 +1,103 @@
+"""The command `jt-pocket`: list what is held out, draw data from the world, pretrain the model."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Collection, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+SIGTERM_STATUS = 143  # what a shell reports of a process that SIGTERM ended
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0 on success, 2 on a user's mistake, 143 after SIGTERM."""
+    from jtcore.errors import JtError
+
+    options = _parser().parse_args(argv)
+    try:
+        return options.run(options)
+    except (JtError, OSError) as error:
+        print(f"jt-pocket {options.command}: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="jt-pocket", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    listing = commands.add_parser("list", help="name the held-out subjects and motions")
+    listing.set_defaults(run=_list)
+    draw = commands.add_parser("draw", help="draw a customisation data set into a folder")
+    draw.add_argument("out", type=Path, metavar="OUT")
+    draw.add_argument("--subject", default="wug", metavar="NAME", help="default: %(default)s")
+    draw.add_argument("--motion", default="eightwise", metavar="NAME", help="default: %(default)s")
+    draw.add_argument(
+        "--pictures", type=_count, default=4, metavar="N", help="default: %(default)s"
+    )
+    draw.add_argument("--videos", type=_count, default=4, metavar="N", help="default: %(default)s")
+    draw.add_argument("--seed", type=_count, default=0, metavar="N", help="default: %(default)s")
+    draw.set_defaults(run=_draw)
+    pretrain = commands.add_parser(
+        "pretrain", help="train the model anew, or continue, in a folder"
+    )
+    pretrain.add_argument("out", type=Path, metavar="OUT")
+    pretrain.add_argument(
+        "--seed", type=_count, default=0, metavar="N", help="default: %(default)s"
+    )
+    pretrain.add_argument("--threads", type=_count, metavar="N", help="default: PyTorch's choice")
+    pretrain.set_defaults(run=_pretrain)
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0, got {text!r}")
+    return int(text)
+
+
+def _list(options: argparse.Namespace) -> int:
+    from .held_out import SUBJECTS
+    from .motions import HELD_OUT
+
+    for name, subject in SUBJECTS.items():
+        print(f"subject  {name:<10} {subject.look} creature")
+    for name, (phrase, *_) in HELD_OUT.items():
+        print(f"motion   {name:<10} {phrase}")
+    return 0
+
+
+def _draw(options: argparse.Namespace) -> int:
+    from .held_out import SUBJECTS
+    from .motions import HELD_OUT
+
+    _check("subject", options.subject, SUBJECTS)
+    _check("motion", options.motion, HELD_OUT)
+    from .draw import draw
+
+    draw(
+        options.out, options.subject, options.motion, options.seed, options.pictures, options.videos
+    )
+    print(f"{options.out}: drew {options.subject} and {options.motion}")
+    return 0
+
+
+def _pretrain(options: argparse.Namespace) -> int:
+    import torch
+
+    from .pretrain import pretrain
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    finished = pretrain(options.out, options.seed, report=lambda line: print(line, flush=True))
+    return 0 if finished else SIGTERM_STATUS
+
+
+def _check(what: str, name: str, known: Collection[str]) -> None:
+    """Raise JtError unless `name` is one of `known`."""
+    from jtcore.errors import JtError
+
+    if name not in known:
+        close = get_close_matches(name, known, 1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
+        raise JtError(f"unknown {what} {name!r}; {hint}")

@@ -1,0 +1,100 @@
+"""Draw a customisation data set: pictures of a subject, videos of a motion, and captions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from jtcore.errors import JtError
+from jtcore.files import write_atomically
+from jtcore.media import write_video
+
+from .captions import caption, sentence
+from .held_out import SUBJECTS
+from .motions import ANCHORS, HELD_OUT
+from .sprites import GROUNDS, Background, Sprite
+from .world import Scene, draw_sprite, render
+
+ENLARGED = 8  # times, for people to look at; what a trainer reads shrinks back to the world's size
+FPS = 8
+NAME = "sks"  # what captions call the subject
+
+
+def draw(
+    out: Path, subject: str, motion: str, seed: int = 0, pictures: int = 4, videos: int = 4
+) -> None:
+    """Write `out`/subject/NN.png and `out`/motion/NN.mp4, each with its caption in NN.txt.
+
+    The motion is shown by other performers, before other backgrounds, than the subject. Raises
+    JtError where a folder holds files that would be left beside the drawn ones.
+    """
+    _refuse_others(out / "subject", pictures, ".png")
+    _refuse_others(out / "motion", videos, ".mp4")
+    rng = np.random.default_rng(seed)
+    grounds = [str(name) for name in rng.permutation(list(GROUNDS))]
+    for index, scene in enumerate(subject_scenes(subject, grounds[:3], pictures, rng)):
+        _write_picture(out / "subject" / f"{index:02}.png", render([scene], 1)[0, :, 0])
+        words = sentence(NAME, scene.sprite.name, "stays", scene.anchor, scene.background.words)
+        _write_text(out / "subject" / f"{index:02}.txt", words)
+    for index, scene in enumerate(motion_scenes(motion, grounds[3:], videos, rng)):
+        clip = (torch.from_numpy(render([scene])[0]) + 1) / 2
+        write_video(out / "motion" / f"{index:02}.mp4", clip, FPS)
+        _write_text(out / "motion" / f"{index:02}.txt", caption(scene))
+
+
+def subject_scenes(
+    subject: str, grounds: list[str], count: int, rng: np.random.Generator
+) -> list[Scene]:
+    """The subject standing at different anchors, on each of `grounds` in turn."""
+    anchors = _anchors(count, rng)
+    sprite = SUBJECTS[subject]
+    return [
+        Scene(sprite, "stays", anchor, Background(grounds[index % len(grounds)]))
+        for index, anchor in enumerate(anchors)
+    ]
+
+
+def motion_scenes(
+    motion: str, grounds: list[str], count: int, rng: np.random.Generator
+) -> list[Scene]:
+    """Performers that pretraining knows doing the held-out `motion`, on `grounds` in turn."""
+    assert motion in HELD_OUT, motion
+    performers: list[Sprite] = []
+    while len(performers) < count:
+        performer = draw_sprite(rng)
+        if (performer.name, performer.look) not in {(p.name, p.look) for p in performers}:
+            performers.append(performer)
+    return [
+        Scene(performer, motion, anchor, Background(grounds[index % len(grounds)]))
+        for index, (performer, anchor) in enumerate(
+            zip(performers, _anchors(count, rng), strict=True)
+        )
+    ]
+
+
+def _anchors(count: int, rng: np.random.Generator) -> list[str]:
+    """The middle, then the others in random order, then over again."""
+    others = [str(name) for name in rng.permutation(sorted(set(ANCHORS) - {"mid"}))]
+    return [("mid", *others)[index % len(ANCHORS)] for index in range(count)]
+
+
+def _refuse_others(folder: Path, count: int, suffix: str) -> None:
+    drawn = {f"{index:02}{end}" for index in range(count) for end in (suffix, ".txt")}
+    others = sorted(path.name for path in folder.glob("*") if path.name not in drawn)
+    if others:
+        raise JtError(f"{folder}: holds {others[0]} of another data set; draw into an empty folder")
+
+
+def _write_picture(path: Path, pixels: np.ndarray) -> None:  # (3, H, W) in [-1, 1]
+    shown = ((pixels + 1) * 127.5).round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
+    with write_atomically(path) as aside:
+        enlarged = shown.repeat(ENLARGED, 0).repeat(ENLARGED, 1)
+        Image.fromarray(enlarged).save(aside, format="png")
+
+
+def _write_text(path: Path, words: str) -> None:
+    with write_atomically(path) as aside:
+        aside.write_text(words + "\n")

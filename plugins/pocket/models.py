@@ -1,0 +1,145 @@
+"""The networks of pocket, as real CogVideoX has them, and how they are stored and sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from attrs import frozen
+from torch import Generator, Tensor
+
+from .codec import BLOCK, CHANNELS, PatchCodec
+from .text import LENGTH, WIDTH, build_text_encoder, build_tokenizer
+from .world import FRAMES, SIZE
+
+if TYPE_CHECKING:
+    from diffusers import CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
+    from transformers import PreTrainedTokenizerFast, T5EncoderModel
+
+GRID = SIZE // BLOCK  # latent rows and columns
+
+
+@frozen
+class Pocket:
+    """All parts of the pipeline"""
+
+    transformer: CogVideoXTransformer3DModel
+    text_encoder: T5EncoderModel
+    tokenizer: PreTrainedTokenizerFast
+    scheduler: CogVideoXDDIMScheduler
+    codec: PatchCodec
+
+    def embed(self, prompts: Sequence[str]) -> Tensor:  # (B, L, D)
+        """Embeddings of prompts padded to LENGTH, unmasked, as the CogVideoX pipeline has them."""
+        tokens = self.tokenizer(
+            list(prompts),
+            padding="max_length",
+            max_length=LENGTH,
+            truncation=True,
+            return_tensors="pt",
+        )
+        return self.text_encoder(tokens.input_ids)[0]
+
+    def predict(self, latents: Tensor, times: Tensor, text: Tensor) -> Tensor:
+        """The network's v, like `latents` (B, C, F, H, W), at `times` (B,) given text (B, L, D)."""
+        frames = latents.movedim(2, 1)  # diffusers has (B, F, C, H, W)
+        rotary = rotary_embedding(frames.shape[1])
+        return self.transformer(frames, text, times, image_rotary_emb=rotary).sample.movedim(1, 2)
+
+
+def rotary_embedding(
+    frames: int,
+) -> tuple[Tensor, Tensor]:  # cosines and sines, each (F * h * w, 32)
+    from diffusers.models.embeddings import get_3d_rotary_pos_embed
+
+    return get_3d_rotary_pos_embed(32, ((0, 0), (GRID, GRID)), (GRID, GRID), frames)
+
+
+def build(seed: int) -> Pocket:
+    """Randomly initialised parts; the codec is to be fitted."""
+    torch.manual_seed(seed)
+    tokenizer = build_tokenizer()
+    text_encoder = build_text_encoder(len(tokenizer))
+    return Pocket(build_transformer(), text_encoder, tokenizer, build_scheduler(), PatchCodec())
+
+
+def build_transformer() -> CogVideoXTransformer3DModel:
+    from diffusers import CogVideoXTransformer3DModel
+
+    return CogVideoXTransformer3DModel(
+        num_attention_heads=4,
+        attention_head_dim=32,
+        num_layers=5,
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        time_embed_dim=96,
+        text_embed_dim=WIDTH,
+        max_text_seq_length=LENGTH,
+        sample_width=GRID,
+        sample_height=GRID,
+        sample_frames=FRAMES,
+        patch_size=1,
+        temporal_compression_ratio=1,
+        use_rotary_positional_embeddings=True,
+    )
+
+
+def build_scheduler() -> CogVideoXDDIMScheduler:
+    from diffusers import CogVideoXDDIMScheduler
+
+    return CogVideoXDDIMScheduler(
+        prediction_type="v_prediction",
+        snr_shift_scale=3.0,
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+    )
+
+
+def load(folder: str | Path) -> Pocket:
+    """Read a folder that `save` wrote; weights become float32."""
+    from diffusers import CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
+    from transformers import PreTrainedTokenizerFast, T5EncoderModel
+
+    folder = Path(folder)
+    single = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}
+    return Pocket(
+        CogVideoXTransformer3DModel.from_pretrained(folder / "transformer", **single).eval(),
+        T5EncoderModel.from_pretrained(folder / "text_encoder", dtype=torch.float32).eval(),
+        PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer"),
+        CogVideoXDDIMScheduler.from_pretrained(folder / "scheduler"),
+        PatchCodec.from_pretrained(folder / "codec"),
+    )
+
+
+def save(pocket: Pocket, folder: str | Path) -> None:
+    """Write the layout of a diffusers pipeline; networks are stored, and left, in float16."""
+    folder = Path(folder)
+    pocket.transformer.half().save_pretrained(folder / "transformer")
+    pocket.text_encoder.half().save_pretrained(folder / "text_encoder")
+    pocket.tokenizer.save_pretrained(folder / "tokenizer")
+    pocket.scheduler.save_pretrained(folder / "scheduler")
+    pocket.codec.save_pretrained(folder / "codec")
+
+
+@torch.no_grad()
+def sample(
+    pocket: Pocket,
+    prompts: Sequence[str],
+    rng: Generator,
+    frames: int = FRAMES,
+    steps: int = 10,
+    guidance: float = 2.0,
+) -> Tensor:  # (B, 3, F, H, W) in [-1, 1]
+    """Videos for `prompts` by deterministic DDIM with classifier-free guidance."""
+    text = torch.cat([pocket.embed([""] * len(prompts)), pocket.embed(prompts)])
+    latents = torch.randn(len(prompts), CHANNELS, frames, GRID, GRID, generator=rng)
+    pocket.scheduler.set_timesteps(steps)
+    for time in pocket.scheduler.timesteps:
+        v = pocket.predict(latents.repeat(2, 1, 1, 1, 1), time.expand(len(text)), text)
+        empty, prompted = v.chunk(2)
+        v = empty + guidance * (prompted - empty)
+        latents = pocket.scheduler.step(v, int(time), latents, return_dict=False)[0]
+    return pocket.codec.decode(latents).clamp(-1, 1)

@@ -1,0 +1,41 @@
+"""How much pocket is trained, and how."""
+
+from __future__ import annotations
+
+from attrs import field, frozen
+from attrs.validators import ge, gt
+
+
+@frozen
+class Plan:
+    """A pretraining; the defaults made the shipped weights"""
+
+    image_steps: int = field(default=1600, validator=ge(0))
+    video_steps: int = field(default=4000, validator=ge(0))
+    image_batch: int = field(default=32, validator=gt(0))
+    video_batch: int = field(default=16, validator=gt(0))
+    image_share: float = 0.2  # of the steps of the video phase
+    matrix_lr: float = 0.01  # of Muon, for the matrices of the blocks
+    lr: float = 3e-3  # of AdamW, for all else
+    ema: float = 0.998
+    warm_up: int = 50
+    decay_from: float = 0.65  # of all steps; then linearly to zero
+    jitter: float = 0.25  # px off the anchors at first
+    wide_jitter: float = 1.0  # px off the anchors at last
+    unplaced: float = 0.3  # of the captions say no position at last
+    widen_from: float = 0.55  # of all steps; done half-way from there to the end
+    codec_clips: int = field(default=1024, validator=gt(1))
+
+    @property
+    def steps(self) -> int:
+        return self.image_steps + self.video_steps
+
+    def rate(self, step: int) -> float:
+        """The learning rate at `step`, relative to its peak."""
+        left = (1 - step / self.steps) / (1 - self.decay_from)
+        return min(1.0, (step + 1) / self.warm_up, left)
+
+    def widening(self, step: int) -> float:
+        """How far positions have been freed at `step`, 0 to 1."""
+        begun = (step / self.steps - self.widen_from) / (1 - self.widen_from)
+        return min(1.0, max(0.0, 2 * begun))

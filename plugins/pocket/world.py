@@ -1,0 +1,122 @@
+"""The procedurally drawn world: scenes, where their sprites truly are, and their pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from attrs import field, frozen
+from attrs.validators import in_
+
+from .held_out import SUBJECTS, assert_is_seen, differing_cells, is_held_out
+from .motions import ANCHORS, HELD_OUT, PHRASES, path
+from .sprites import (
+    CELLS,
+    COLOURS,
+    FINE,
+    GROUNDS,
+    PATTERNS,
+    SHAPES,
+    SIDE,
+    Background,
+    Creature,
+    Shape,
+    Sprite,
+)
+
+SIZE = 24  # px, height and width of a frame
+FRAMES = 8
+CREATURES = 0.5  # share of creatures among the sprites of pretraining
+
+
+@frozen
+class Scene:
+    """All that determines a clip: what moves how, where and before what"""
+
+    sprite: Sprite
+    motion: str = field(validator=in_({*PHRASES, *HELD_OUT}))
+    anchor: str = field(validator=in_(ANCHORS))
+    background: Background
+    jitter: tuple[float, float] = (0.0, 0.0)  # px, (y, x) off the anchor
+
+    def centres(self, frames: int = FRAMES) -> np.ndarray:  # (F, 2) px, (y, x)
+        """Where the sprite's centre truly is in each frame."""
+        place = np.add(ANCHORS[self.anchor], self.jitter)
+        return place.astype(np.float32) + path(self.motion, frames)
+
+
+def render(scenes: Sequence[Scene], frames: int = FRAMES) -> np.ndarray:  # (B, 3, F, H, W)
+    """Draw clips, values in [-1, 1]; edges between pixels are anti-aliased by exact coverage."""
+    templates = np.stack([scene.sprite.template() for scene in scenes])[:, None]  # (B, 1, 4, S, S)
+    centres = np.stack([scene.centres(frames) for scene in scenes])  # (B, F, 2)
+    grounds = np.stack([scene.background.pixels(SIZE) for scene in scenes])[:, None]
+    rows, columns = coverage(centres[..., 0]), coverage(centres[..., 1])  # (B, F, H, S)
+    drawn = rows[:, :, None] @ templates @ columns[:, :, None].swapaxes(-1, -2)  # (B, F, 4, H, W)
+    pixels = drawn[:, :, :3] + grounds * (1 - drawn[:, :, 3:])
+    return np.ascontiguousarray(pixels.swapaxes(1, 2)) * 2 - 1
+
+
+def coverage(centre: np.ndarray) -> np.ndarray:  # (...) px -> (..., SIZE, S)
+    """How much of each pixel (of one axis) each template point covers, its sprite at `centre`."""
+    start = centre[..., None, None] - SIDE / 2 + np.arange(SIDE * FINE, dtype=np.float32) / FINE
+    pixel = np.arange(SIZE, dtype=np.float32)[:, None]
+    overlap = np.minimum(pixel + 1, start + 1 / FINE) - np.maximum(pixel, start)
+    return np.clip(overlap, 0, None).astype(np.float32)
+
+
+def draw_scene(rng: np.random.Generator, jitter: float, motion: str | None = None) -> Scene:
+    """Draw a scene of pretraining's distribution, its place within `jitter` px of an anchor."""
+    sprite = draw_sprite(rng)
+    scene = Scene(
+        sprite=sprite,
+        motion=motion or _pick(rng, PHRASES),
+        anchor=_pick(rng, ANCHORS),
+        background=draw_background(rng),
+        jitter=tuple(rng.uniform(-jitter, jitter, 2)),
+    )
+    assert_is_seen(scene.sprite, scene.motion)
+    return scene
+
+
+def draw_sprite(rng: np.random.Generator) -> Sprite:
+    """A random sprite that is not held out."""
+    while True:
+        sprite = draw_creature(rng) if rng.random() < CREATURES else _draw_shape(rng)
+        if not is_held_out(sprite):
+            return sprite
+
+
+def draw_creature(rng: np.random.Generator, colours: tuple[str, str] | None = None) -> Creature:
+    """A creature with a random layout: a core with eyes, other cells at random."""
+    while True:
+        cells = rng.choice(list(".ab"), size=(CELLS, CELLS // 2 + 1), p=(0.3, 0.4, 0.3))
+        cells[1:4, -1] = np.where(cells[1:4, -1] == ".", "a", cells[1:4, -1])
+        cells[1, 1] = "e"
+        if (cells == "b").sum() >= 3 and (cells == "a").sum() >= 3:
+            break
+    first, second = rng.permutation(len(COLOURS))[:2]
+    names = list(COLOURS)
+    return Creature(tuple("".join(row) for row in cells), colours or (names[first], names[second]))
+
+
+def look_alikes(name: str, count: int, rng: np.random.Generator) -> list[Creature]:
+    """Creatures in the held-out subject's own colours, of clearly other layouts: distractors."""
+    subject, found = SUBJECTS[name], []
+    while len(found) < count:
+        other = draw_creature(rng, subject.colours)
+        if differing_cells(other.rows, subject.rows) >= 6:
+            found.append(other)
+    return found
+
+
+def draw_background(rng: np.random.Generator) -> Background:
+    pattern = "plain" if rng.random() < 0.5 else _pick(rng, PATTERNS[1:])
+    return Background(_pick(rng, GROUNDS), pattern)
+
+
+def _draw_shape(rng: np.random.Generator) -> Shape:
+    return Shape(_pick(rng, SHAPES), _pick(rng, COLOURS))
+
+
+def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
+    return list(options)[rng.integers(len(options))]
