@@ -1,0 +1,75 @@
+"""JointTuner's adapter: LoRA whose strength each layer reads off its own input."""
+
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+import torch
+from attrs import field, frozen
+from attrs.validators import ge, gt, in_, lt
+from torch import Tensor, nn
+
+from jtcore import hookimpl
+from jtcore.adapter import Adapter
+from jtcore.types import Backbone, Pass
+
+from ._linear import Init, LinearAdapter, LowRank, draw, matrix, times
+
+Over = Literal["sample", "batch"]
+
+
+@frozen
+class GLoRA:
+    """Gated LoRA: LoRA with an input-dependent strength for each layer and sample
+
+    y = W x + b + g * U D x with g = mean over tokens of sigmoid(w . x)
+    (https://arxiv.org/abs/2503.23951). At first U is 0 and g about 1/2, so that LoRA of the same
+    learning rate is the stronger one until the gates move. `gate_over = "sample"` averages over one
+    sample's tokens. "batch" averages over the whole batch as well, as the released code does: a
+    sample then depends on its neighbours, and each half of classifier-free guidance on the other.
+    `gate_init` is "normal" in the released code for CogVideoX, "kaiming" in that for UNets.
+    peft's GLORA is another method, Generalized LoRA.
+    """
+
+    targets: str
+    rank: int = field(default=32, validator=gt(0))
+    gate_over: Over = field(default="sample", validator=in_(get_args(Over)))
+    gate_init: Init = field(default="normal", validator=in_(get_args(Init)))
+    dropout: float = field(default=0.1, validator=[ge(0), lt(1)])
+
+    def attach(self, backbone: Backbone, others: Mapping[str, Adapter]) -> "GatedAdapter":
+        return GatedAdapter(
+            backbone.targets(self.targets), lambda linear: GatedLowRank(linear, self)
+        )
+
+
+class GatedAdapter(LinearAdapter):
+    def scalars(self) -> Mapping[str, Tensor]:
+        """Mean and extremes over layers of the last pass's gates; each ()."""
+        layers = [layer for layer in self.modules() if isinstance(layer, GatedLowRank)]
+        gates = [layer.last for layer in layers if layer.last is not None]
+        if not gates:
+            return {}
+        low, high = torch.stack(gates).aminmax()
+        return {"gate": torch.stack(gates).mean(), "gate_min": low, "gate_max": high}
+
+
+class GatedLowRank(LowRank):
+    def __init__(self, linear: nn.Linear, options: GLoRA) -> None:
+        super().__init__(linear, options.rank, dropout=options.dropout)
+        device, width = linear.weight.device, linear.in_features
+        self.gate = matrix(draw(options.gate_init, 1, width, options.rank, device))
+        self.over = options.gate_over
+        self.last: Tensor | None = None  # (), the mean gate; a recomputed forward finds the same
+
+    def strength(self, x: Tensor, now: Pass) -> Tensor:  # of x (N, ..., in); (B,)
+        gates = times(self.gate, x).float().sigmoid()  # (N, ..., 1)
+        samples = 1 if self.over == "batch" else now.batch
+        gate = gates.reshape(samples, -1).mean(1).expand(now.batch)
+        self.last = gate.detach().mean()
+        scale = now.scale.reshape(now.batch) if isinstance(now.scale, Tensor) else now.scale
+        return gate * scale
+
+
+@hookimpl
+def jt_adapters() -> dict[str, type]:
+    return {"glora": GLoRA}

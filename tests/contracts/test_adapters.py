@@ -1,0 +1,179 @@
+"""What every adapter must do, on a CogVideoX of two small blocks."""
+
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import torch
+from jtplugins.adapters.glora import GLoRA
+from jtplugins.adapters.lora import LoRA
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from jtcore.adapter import Adapter, switched_on
+from jtcore.plugins import load_plugins
+
+ADAPTERS = [
+    LoRA("visual", rank=4),
+    LoRA("attention", rank=3, alpha=6.0, init="kaiming", dropout_on="input"),
+    GLoRA("visual", rank=4),
+    GLoRA("feed_forward", rank=4, gate_over="batch", gate_init="kaiming", dropout=0.0),
+]
+every_adapter = pytest.mark.parametrize("spec", ADAPTERS, ids=lambda spec: type(spec).__name__)
+SCALE = 1.5
+
+
+def attach(spec, backbone, seed: int = 0) -> Adapter:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return spec.attach(backbone, {}).eval()
+
+
+def train(adapter: Adapter, seed: int = 7) -> Adapter:
+    """Give it weights as if it had been trained."""
+    rng = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in adapter.parameters():
+            weight.add_(torch.randn(weight.shape, generator=rng), alpha=0.2)
+    return adapter
+
+
+def answer(backbone, question, *adapters: Adapter, scale: float | Tensor = SCALE) -> Tensor:
+    with torch.no_grad(), switched_on(dict.fromkeys(adapters, scale), len(question.latents)):
+        return question.put(backbone)
+
+
+def gradients(backbone, question, adapter: Adapter) -> dict[str, Tensor]:
+    """Of the mean square of the answer, by name, with dropout drawn from one seed."""
+    adapter.train().zero_grad()
+    torch.manual_seed(3)
+    with switched_on({adapter: SCALE}, len(question.latents)):
+        question.put(backbone).square().mean().backward()
+    return {name: weight.grad for name, weight in adapter.named_parameters()}
+
+
+def swap(first: Adapter, second: Adapter) -> None:
+    """Exchange their weights."""
+    weights = deepcopy(first.state_dict())
+    first.load_state_dict(second.state_dict())
+    second.load_state_dict(weights)
+
+
+def test_every_shipped_adapter_is_on_the_list():
+    shipped = load_plugins().families["adapters"]
+    assert set(shipped.values()) <= {type(spec) for spec in ADAPTERS}
+
+
+@every_adapter
+def test_an_adapter_changes_nothing_before_it_is_trained(spec, backbone, question):
+    before = answer(backbone, question)
+    adapter = attach(spec, backbone)
+    assert torch.equal(answer(backbone, question, adapter), before)
+
+
+@every_adapter
+def test_a_trained_adapter_changes_the_answer(spec, backbone, question):
+    before = answer(backbone, question)
+    adapter = train(attach(spec, backbone))
+    assert (answer(backbone, question, adapter) - before).abs().min() > 0
+
+
+@every_adapter
+def test_off_is_off_even_with_nan_weights(spec, backbone, question):
+    before = answer(backbone, question)
+    for weight in attach(spec, backbone).parameters():
+        torch.nn.init.constant_(weight, torch.nan)
+    assert torch.equal(answer(backbone, question), before)
+
+
+@every_adapter
+def test_gradients_reach_only_the_adapter_that_is_on(spec, backbone, question):
+    adapter, other = (train(attach(spec, backbone)) for _ in range(2))
+    assert all(grad.abs().max() > 0 for grad in gradients(backbone, question, adapter).values())
+    assert all(weight.grad is None for weight in other.parameters())
+    assert all(weight.grad is None for weight in backbone.denoiser.parameters())
+
+
+@every_adapter
+def test_attaching_leaves_the_backbones_names_alone(spec, backbone):
+    before = {name: id(module) for name, module in backbone.denoiser.named_modules()}
+    attach(spec, backbone)
+    assert {name: id(module) for name, module in backbone.denoiser.named_modules()} == before
+
+
+@every_adapter
+def test_names_begin_with_the_target_whatever_else_is_attached(spec, backbone):
+    alone = list(attach(spec, backbone).state_dict())
+    assert list(attach(spec, backbone).state_dict()) == alone
+    linears = backbone.targets(spec.targets)
+    assert {name.rsplit(".", 2)[0] for name in alone} == linears.keys()
+
+
+@every_adapter
+def test_weights_follow_the_global_seed(spec, backbone):
+    first, again, other = (attach(spec, backbone, seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+@every_adapter
+def test_a_saved_adapter_answers_the_same_when_loaded(spec, backbone, question, tmp_path: Path):
+    adapter = train(attach(spec, backbone))
+    expected = answer(backbone, question, adapter)
+    save_file(adapter.state_dict(), tmp_path / "adapter.safetensors")
+    loaded = attach(spec, backbone, seed=1)
+    loaded.load_state_dict(load_file(tmp_path / "adapter.safetensors"))
+    assert torch.equal(answer(backbone, question, loaded), expected)
+
+
+@every_adapter
+def test_gradients_are_exact_under_checkpointing(spec, backbone, question):
+    adapter = train(attach(spec, backbone))
+    plain = gradients(backbone, question, adapter)
+    backbone.denoiser.enable_gradient_checkpointing()
+    checkpointed = gradients(backbone, question, adapter)
+    assert all(torch.equal(plain[name], checkpointed[name]) for name in plain)
+
+
+@every_adapter
+def test_a_tensor_of_equal_scales_is_a_scale(spec, backbone, question):
+    adapter = train(attach(spec, backbone))
+    alike = torch.full((2, 1, 1), SCALE)
+    expected = answer(backbone, question, adapter)
+    torch.testing.assert_close(answer(backbone, question, adapter, scale=alike), expected)
+
+
+@every_adapter
+def test_stacked_adapters_add_up_in_any_order(spec, backbone, question):
+    first, second = (train(attach(spec, backbone), seed) for seed in (1, 2))
+    expected = answer(backbone, question, first, second)
+    swap(first, second)
+    torch.testing.assert_close(answer(backbone, question, first, second), expected)
+
+
+@every_adapter
+def test_weights_stay_float32_on_a_backbone_in_bfloat16(spec, backbone, question):
+    exact = answer(backbone, question, train(attach(spec, backbone)))
+    torch.nn.Module.to(backbone.denoiser, torch.bfloat16)
+    adapter = train(attach(spec, backbone))
+    found = gradients(backbone, question, adapter)
+    assert {grad.dtype for grad in found.values()} == {torch.float32}
+    rounded = answer(backbone, question, adapter.eval())
+    assert (rounded - exact).norm() < 0.03 * exact.norm()
+
+
+@every_adapter
+def test_autocast_to_bfloat16_rounds_and_no_more(spec, backbone, question):
+    adapter = train(attach(spec, backbone))
+    exact = answer(backbone, question, adapter)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = answer(backbone, question, adapter)
+        found = gradients(backbone, question, adapter)
+    assert (rounded - exact).norm() < 0.03 * exact.norm()
+    assert {grad.dtype for grad in found.values()} == {torch.float32}
+
+
+@every_adapter
+def test_an_adapter_can_be_attached_to_shapes_alone(spec, backbone):
+    backbone.denoiser.to("meta")
+    assert {weight.device.type for weight in attach(spec, backbone).parameters()} == {"meta"}
