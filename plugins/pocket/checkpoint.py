@@ -35,6 +35,9 @@ class LossLog:
         self.recent[kind].append(loss)
         self.file.write(f"{step},{kind},{loss:.6g}\n")
 
+    def close(self) -> None:
+        self.file.close()
+
     def means(self) -> dict[str, float]:
         """The mean loss of each kind over its last steps."""
         return {kind: sum(losses) / len(losses) for kind, losses in sorted(self.recent.items())}

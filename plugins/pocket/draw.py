@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import av
 import numpy as np
-import torch
 from PIL import Image
 
 from jtcore.errors import JtError
 from jtcore.files import write_atomically
-from jtcore.media import write_video
 
 from .captions import caption, sentence
 from .held_out import SUBJECTS
@@ -36,12 +35,11 @@ def draw(
     rng = np.random.default_rng(seed)
     grounds = [str(name) for name in rng.permutation(list(GROUNDS))]
     for index, scene in enumerate(subject_scenes(subject, grounds[:3], pictures, rng)):
-        _write_picture(out / "subject" / f"{index:02}.png", render([scene], 1)[0, :, 0])
+        _write_picture(out / "subject" / f"{index:02}.png", render([scene], 1)[0])
         words = sentence(NAME, scene.sprite.name, "stays", scene.anchor, scene.background.words)
         _write_text(out / "subject" / f"{index:02}.txt", words)
     for index, scene in enumerate(motion_scenes(motion, grounds[3:], videos, rng)):
-        clip = (torch.from_numpy(render([scene])[0]) + 1) / 2
-        write_video(out / "motion" / f"{index:02}.mp4", clip, FPS)
+        _write_video(out / "motion" / f"{index:02}.mp4", render([scene])[0])
         _write_text(out / "motion" / f"{index:02}.txt", caption(scene))
 
 
@@ -88,11 +86,26 @@ def _refuse_others(folder: Path, count: int, suffix: str) -> None:
         raise JtError(f"{folder}: holds {others[0]} of another data set; draw into an empty folder")
 
 
-def _write_picture(path: Path, pixels: np.ndarray) -> None:  # (3, H, W) in [-1, 1]
-    shown = ((pixels + 1) * 127.5).round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
+def _write_picture(path: Path, pixels: np.ndarray) -> None:  # (3, 1, H, W) in [-1, 1]
     with write_atomically(path) as aside:
-        enlarged = shown.repeat(ENLARGED, 0).repeat(ENLARGED, 1)
-        Image.fromarray(enlarged).save(aside, format="png")
+        Image.fromarray(_enlarged(pixels)[0]).save(aside, format="png")
+
+
+def _write_video(path: Path, pixels: np.ndarray) -> None:  # (3, F, H, W) in [-1, 1]
+    frames = _enlarged(pixels)
+    with write_atomically(path) as aside, av.open(aside, "w", format="mp4") as file:
+        stream = file.add_stream("libx264", rate=FPS, options={"crf": "10"})
+        stream.thread_count = 1  # the bytes of several threads vary
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for frame in frames:
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        file.mux(stream.encode())
+
+
+def _enlarged(pixels: np.ndarray) -> np.ndarray:  # (3, F, H, W) -> bytes (F, 8 H, 8 W, 3)
+    shown = ((pixels + 1) * 127.5).round().clip(0, 255).astype(np.uint8).transpose(1, 2, 3, 0)
+    return np.ascontiguousarray(shown.repeat(ENLARGED, 1).repeat(ENLARGED, 2))
 
 
 def _write_text(path: Path, words: str) -> None:

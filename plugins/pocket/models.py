@@ -104,10 +104,13 @@ def load(folder: str | Path) -> Pocket:
     from transformers import PreTrainedTokenizerFast, T5EncoderModel
 
     folder = Path(folder)
-    single = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}
     return Pocket(
-        CogVideoXTransformer3DModel.from_pretrained(folder / "transformer", **single).eval(),
-        T5EncoderModel.from_pretrained(folder / "text_encoder", dtype=torch.float32).eval(),
+        CogVideoXTransformer3DModel.from_pretrained(
+            folder / "transformer", torch_dtype=torch.float32, local_files_only=True
+        ).eval(),
+        T5EncoderModel.from_pretrained(
+            folder / "text_encoder", dtype=torch.float32, local_files_only=True
+        ).eval(),
         PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer"),
         CogVideoXDDIMScheduler.from_pretrained(folder / "scheduler"),
         PatchCodec.from_pretrained(folder / "codec"),

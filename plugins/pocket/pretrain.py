@@ -7,7 +7,7 @@ import platform
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -46,8 +46,7 @@ def pretrain(
     training = Training.begin(pocket, averaged, plan)
     step, spent = resume(out, training, identity)
     clock = Clock(spent)
-    losses = LossLog(out / "loss.csv", step)
-    with terminations() as received:
+    with closing(LossLog(out / "loss.csv", step)) as losses, terminations() as received:
         while step < plan.steps and not received:
             kind, loss = train_step(pocket, training, plan, seed, step)
             step += 1

@@ -1,0 +1,149 @@
+"""The world draws what its captions say, where it says, and never what is held out."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jtplugins.pocket.captions import CaptionNoise, caption, noisy_caption
+from jtplugins.pocket.held_out import (
+    COMBINATIONS,
+    NEAR,
+    PAIRS,
+    SUBJECTS,
+    assert_is_seen,
+    differing_cells,
+)
+from jtplugins.pocket.motions import ANCHORS, HELD_OUT, PHRASES, path
+from jtplugins.pocket.sprites import (
+    COLOURS,
+    CONTRAST,
+    GROUNDS,
+    PATTERNS,
+    SHAPES,
+    Background,
+    Creature,
+    Shape,
+)
+from jtplugins.pocket.world import FRAMES, SIZE, Scene, draw_scene, look_alikes, render
+
+GRAY = Background("gray")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**63 - 1))
+def test_pretraining_never_shows_what_is_held_out(seed):
+    rng = np.random.default_rng(seed)
+    for _ in range(50):
+        scene = draw_scene(rng, jitter=1.0)
+        assert scene.motion not in HELD_OUT
+        if isinstance(scene.sprite, Shape):
+            assert (scene.sprite.colour, scene.sprite.name) not in COMBINATIONS
+        else:
+            assert frozenset(scene.sprite.colours) not in PAIRS
+            near = [differing_cells(scene.sprite.rows, other.rows) for other in SUBJECTS.values()]
+            assert min(near) > NEAR
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_drawing_a_held_out_subject_in_pretraining_is_refused(name):
+    with pytest.raises(AssertionError, match="held-out sprite"):
+        assert_is_seen(SUBJECTS[name], "stays")
+    with pytest.raises(AssertionError, match="held-out sprite"):
+        assert_is_seen(Creature(SUBJECTS[name].rows, ("red", "blue")), "stays")
+
+
+@pytest.mark.parametrize("motion", HELD_OUT)
+def test_drawing_a_held_out_motion_in_pretraining_is_refused(motion):
+    with pytest.raises(AssertionError, match="held-out motion"):
+        draw_scene(np.random.default_rng(0), 0.25, motion)
+
+
+def test_there_are_enough_held_out_subjects_and_motions_of_their_own_colours():
+    assert len(SUBJECTS) >= 6
+    assert len(HELD_OUT) >= 3
+    assert len(PAIRS) == len(SUBJECTS)
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_look_alikes_share_the_colours_but_not_the_layout(name):
+    found = look_alikes(name, 5, np.random.default_rng(0))
+    assert {other.colours for other in found} == {SUBJECTS[name].colours}
+    assert min(differing_cells(other.rows, SUBJECTS[name].rows) for other in found) >= 6
+
+
+def test_no_sprite_is_invisible_on_any_background():
+    for colour in COLOURS.values():
+        for ground in GROUNDS.values():
+            for tone in (np.array(ground), np.array(ground) + CONTRAST):
+                assert np.linalg.norm(tone - colour) > 80
+
+
+@pytest.mark.parametrize("motion", [*PHRASES, *HELD_OUT])
+@pytest.mark.parametrize("anchor", ["mid", "top left", "bottom right"])
+def test_a_sprite_is_drawn_where_its_scene_says(motion, anchor):
+    scene = Scene(Shape("ball", "white"), motion, anchor, Background("black"), (0.2, -0.1))
+    seen = render([scene])[0].mean(0) - render([scene])[0].min()  # (F, H, W)
+    places = np.arange(SIZE) + 0.5
+    mass = seen.sum((1, 2))
+    centres = np.stack([seen.sum(2) @ places / mass, seen.sum(1) @ places / mass], 1)
+    np.testing.assert_allclose(centres, scene.centres(), atol=0.01)
+
+
+@pytest.mark.parametrize("motion", [*PHRASES, *HELD_OUT])
+@pytest.mark.parametrize("anchor", ANCHORS)
+def test_a_sprite_never_leaves_the_frame(motion, anchor):
+    centres = Scene(Shape("ball", "red"), motion, anchor, GRAY).centres()
+    assert centres.min() >= 5 and centres.max() <= SIZE - 5
+
+
+def test_all_motions_differ():
+    paths = [path(motion, FRAMES) for motion in (*PHRASES, *HELD_OUT)]
+    for index, one in enumerate(paths):
+        for other in paths[:index]:
+            offset = (one - one.mean(0)) - (other - other.mean(0))
+            assert np.linalg.norm(offset, axis=1).mean() > 1
+
+
+def test_a_creature_is_mirrored_and_has_eyes():
+    template = SUBJECTS["wug"].template()
+    np.testing.assert_array_equal(template, template[:, :, ::-1])
+    eyes = (template[3] == 1) & (template[:3].max(0) < 0.1)
+    assert eyes.sum() == 2 * 8 * 8
+
+
+def test_scenes_are_functions_of_the_generator():
+    one, two = ([draw_scene(np.random.default_rng(7), 0.25)] for _ in range(2))
+    assert one == two
+    np.testing.assert_array_equal(render(one), render(two))
+
+
+def test_a_caption_says_all_of_a_scene():
+    scene = Scene(Shape("moon", "orange"), "clockwise", "top left", Background("teal", "dotted"))
+    assert caption(scene) == "an orange moon circles clockwise at top left on dotted teal"
+    scene = Scene(SUBJECTS["fep"], "eightwise", "mid", GRAY)
+    assert caption(scene) == "a blue and yellow creature moves eightwise at mid on gray"
+
+
+def test_noise_leaves_out_what_it_is_told_to():
+    rng, scene = np.random.default_rng(0), Scene(Shape("ring", "red"), "stays", "mid", GRAY)
+    assert noisy_caption(scene, CaptionNoise(empty=1), rng) == ""
+    unplaced = noisy_caption(scene, CaptionNoise(empty=0, rare=0, place=1), rng)
+    assert unplaced in ("a red ring stays on gray", "a red ring rests on gray")
+    rare = noisy_caption(scene, CaptionNoise(empty=0, rare=1), rng)
+    assert "at mid" in rare and not {"red", "ring", "stays", "gray"} & set(rare.split())
+
+
+def test_backgrounds_differ():
+    grounds = [
+        Background(colour, pattern).pixels(SIZE) for colour in GROUNDS for pattern in PATTERNS
+    ]
+    for index, one in enumerate(grounds):
+        for other in grounds[:index]:
+            assert abs(one - other).max() > 0.05
+
+
+def test_shapes_differ():
+    masks = [Shape(name, "white").template()[3] for name in SHAPES]
+    for index, one in enumerate(masks):
+        for other in masks[:index]:
+            assert (one * other).sum() / np.sqrt(one.sum() * other.sum()) < 0.92
