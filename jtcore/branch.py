@@ -52,9 +52,7 @@ def predict(branch: Branch, part: Part) -> tuple[Noised, Tensor]:
     return noised, prediction.float()
 
 
-def loss_terms(
-    branch: Branch, part: Part, noised: Noised, prediction: Tensor
-) -> dict[str, Tensor]:
+def loss_terms(branch: Branch, part: Part, noised: Noised, prediction: Tensor) -> dict[str, Tensor]:
     """Each loss term that is on the part's medium: its mean over samples, ()."""
     return {
         name: term.loss.spec(prediction, noised, part, branch.rng).mean()

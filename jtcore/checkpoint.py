@@ -53,7 +53,9 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         "position": json.dumps(attrs.asdict(checkpoint.position)),
         "values": json.dumps(checkpoint.values),
     }
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
+    tensors = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()
+    }
     with write_atomically(path) as aside:
         save_file(tensors, aside, metadata)
     for old in sorted(folder.glob(PATTERN))[:-keep]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
+from math import cos, isfinite, pi
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +25,8 @@ class Engine:
     def __init__(self, settings: EngineSettings):
         self.device = choose_device(settings)
         self.dtype = DTYPES[settings.precision]
-        self.scaler = torch.amp.GradScaler(
-            self.device.type, enabled=self.dtype is torch.float16
-        )
+        self.gradient_checkpointing = settings.gradient_checkpointing
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
 
     def autocast(self) -> AbstractContextManager:
         if self.dtype is torch.float32:
@@ -48,7 +48,7 @@ class Engine:
             return 0.0
         self.scaler.unscale_(optimizer)
         norm = float(gradient_norm(parameters))
-        if not torch.isfinite(torch.tensor(norm)) and not self._can_lower_scale():
+        if not isfinite(norm) and not self._can_lower_scale():
             raise NonFiniteGradient(f"gradient norm is {norm}; weights left as they were")
         if clip is not None:
             nn.utils.clip_grads_with_norm_(parameters, clip, torch.tensor(norm))
@@ -76,8 +76,6 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
 
 def learning_rate(stage: Stage, index: int) -> float:
     """Of step `index`: linear warm-up to `lr`, then constant or down to 0 at the stage's end."""
-    from math import cos, pi
-
     if index < stage.warmup:
         return stage.lr * (index + 1) / stage.warmup
     done = (index - stage.warmup) / max(1, stage.steps - stage.warmup)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pluggy import HookspecMarker
@@ -45,6 +45,11 @@ def jt_metrics() -> Mapping[str, type]:
     """Metrics by kind: attrs classes that are a `Metric`."""
 
 
+@hookspec
+def jt_observers() -> Sequence[Callable[[Run, Recipe], object]]:
+    """Observers with a state: each is made anew for a run, and its methods are observe hooks."""
+
+
 # Decide: the first plugin that does not answer None decides.
 
 
@@ -65,7 +70,8 @@ def jt_make_optimizer(
     """The optimizer of a stage over its trained parameters, by adapter."""
 
 
-# Observe: everyone is told.
+# Observe: everyone is told. A plugin's functions will do; one that keeps a state is a class that
+# `jt_observers` provides.
 
 
 @hookspec

@@ -5,7 +5,7 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -143,6 +143,10 @@ def _provided(manager: PluginManager, module: ModuleType) -> list[tuple[str, str
             if not callable(getattr(spec, method, None)) or method not in dir(spec):
                 raise TypeError(f"{hook}: {spec.__name__} has no method {method!r}")
             found.append((family, kind, spec))
+    if manager.parse_hookimpl_opts(module, "jt_observers"):
+        makers = module.jt_observers()
+        if not (isinstance(makers, Sequence) and all(callable(make) for make in makers)):
+            raise TypeError("jt_observers returned something else than a sequence of classes")
     return found
 
 

@@ -21,9 +21,9 @@ _SIZE = deep_iterable(ge(1))
 class LossTerm:
     """One term of a branch's loss: `weight` times the mean over the samples of the medium `on`."""
 
+    loss: Component = component("losses", inline=True)
     on: Medium = "all"
     weight: float = field(default=1.0, validator=ge(0))
-    loss: Component = component("losses", inline=True)
 
 
 @frozen

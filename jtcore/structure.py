@@ -5,6 +5,7 @@ import types
 from collections.abc import Mapping
 from difflib import get_close_matches
 from re import fullmatch
+from types import SimpleNamespace
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import attrs
@@ -92,7 +93,9 @@ class _Structuring:
         fields = [field for field in attrs.fields(cls) if field.init]
         values = {f.name: self._field(f, hints[f.name], table, path) for f in _inline_last(fields)}
         self._unknown_keys(table, [f.name for f in fields], path)
-        if _BROKEN in values.values():
+        before = len(self.problems)
+        self._validate(fields, values, path)
+        if _BROKEN in values.values() or len(self.problems) > before:
             return _BROKEN
         try:
             return cls(
@@ -100,6 +103,19 @@ class _Structuring:
             )
         except (ValueError, TypeError) as error:  # what a class checks across its fields
             return self._problem(path, str(error.args[0]))
+
+    def _validate(self, fields: list[attrs.Attribute], values: dict, path: str) -> None:
+        """Run the validators of all fields that have a value, though others may be broken."""
+        instance = SimpleNamespace(**{f.name: _or_default(f, values[f.name]) for f in fields})
+        for field in fields:
+            value = values[field.name]
+            if field.validator is None or value is _BROKEN or value is attrs.NOTHING:
+                continue
+            try:
+                field.validator(instance, field, value)
+            except (ValueError, TypeError) as error:
+                message = str(error.args[0]).removeprefix(f"'{field.name}' ")
+                self._problem(_join(path, field.name), message)
 
     def component(self, family: str, table: Any, path: str) -> Any:
         if not isinstance(table, Mapping):
@@ -127,13 +143,7 @@ class _Structuring:
         if field.name not in table:
             missing = field.default is attrs.NOTHING
             return self._problem(place, "missing") if missing else attrs.NOTHING
-        value = self._value(hint, table.pop(field.name), place, family)
-        if value is not _BROKEN and field.validator is not None:
-            try:
-                field.validator(None, field, value)
-            except (ValueError, TypeError) as error:
-                return self._problem(place, str(error.args[0]).removeprefix(f"'{field.name}' "))
-        return value
+        return self._value(hint, table.pop(field.name), place, family)
 
     def _value(self, hint: Any, value: Any, path: str, family: str | None = None) -> Any:
         """A value of the hinted type, without coercion but for int to float."""
@@ -202,6 +212,15 @@ class _Structuring:
 
 def _inline_last(fields: list[attrs.Attribute]) -> list[attrs.Attribute]:
     return sorted(fields, key=lambda field: bool(field.metadata.get("inline")))
+
+
+def _or_default(field: attrs.Attribute, value: Any) -> Any:
+    """A value as a validator of another field may see it."""
+    if value is _BROKEN:
+        return None
+    if value is not attrs.NOTHING:
+        return value
+    return field.default.factory() if isinstance(field.default, attrs.Factory) else field.default
 
 
 def _join(path: str, key: str) -> str:

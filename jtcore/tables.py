@@ -35,7 +35,7 @@ def read_table(path: Path, _above: tuple[Path, ...] = ()) -> Table:
     if path in _above:
         loop = " -> ".join(p.name for p in (*_above, path))
         raise JtError(f"{path}: base: recipes stand on each other in a circle: {loop}")
-    table = _parse(path)
+    table = parse_toml(path)
     base = table.pop("base", None)
     if base is None:
         return table
@@ -96,7 +96,8 @@ def _other(below: Mapping[str, Any], above: Mapping[str, Any]) -> bool:
     return "kind" in above and above["kind"] != below.get("kind")
 
 
-def _parse(path: Path) -> Table:
+def parse_toml(path: Path) -> Table:
+    """Raises JtError where the file cannot be read or is not TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -1,0 +1,89 @@
+"""Adapter files: named tensors, and all that it takes to attach them again without a recipe."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+import jtcore
+from jtcore.adapter import Adapter
+from jtcore.errors import JtError
+from jtcore.files import write_atomically
+from jtcore.plugins import Plugins
+from jtcore.recipe import Recipe, Sampling
+from jtcore.structure import Component, structure, structure_component, unstructure
+
+FORMAT = "jtcore-adapter-1"
+
+
+@frozen(eq=False)
+class Artifact:
+    """What an adapter file holds."""
+
+    path: Path
+    name: str
+    adapter: Component
+    backbone: Component
+    sample: Sampling | None  # what the recipe sampled: sizes and steps that it was made for
+    tensors: Mapping[str, Tensor]
+
+
+def save_adapter(path: Path, name: str, recipe: Recipe, adapter: Adapter) -> None:
+    """Write an adapter's tensors with the components that rebuild it."""
+    metadata = {
+        "format": FORMAT,
+        "jtcore": jtcore.__version__,
+        "name": name,
+        "adapter": json.dumps(unstructure(recipe.adapter[name])),
+        "backbone": json.dumps(unstructure(recipe.backbone)),
+        "sample": json.dumps(unstructure(recipe.sample)),
+    }
+    tensors = {k: v.detach().cpu().contiguous() for k, v in adapter.state_dict().items()}
+    path.parent.mkdir(exist_ok=True)
+    with write_atomically(path) as aside:
+        save_file(tensors, aside, metadata)
+
+
+def read_adapter(path: Path, plugins: Plugins) -> Artifact:
+    """Raises JtError where the file is not an adapter of ours, or its plugin is not here."""
+    metadata, tensors = _read(path)
+    if metadata.get("format") != FORMAT:
+        raise JtError(
+            f"{path}: not an adapter file of jtcore (format {metadata.get('format')!r},"
+            f" expected {FORMAT!r})"
+        )
+    table = {key: json.loads(metadata[key]) for key in ("adapter", "backbone", "sample")}
+    return Artifact(
+        path=path,
+        name=metadata["name"],
+        adapter=structure_component("adapters", table["adapter"], plugins),
+        backbone=structure_component("backbones", table["backbone"], plugins),
+        sample=table["sample"] and structure(Sampling, table["sample"], plugins),
+        tensors=tensors,
+    )
+
+
+def load_weights(artifact: Artifact, adapter: Adapter) -> None:
+    """Put an artifact's tensors in place. Raises JtError unless names and shapes all agree."""
+    tensors = artifact.tensors
+    own = {name: tuple(tensor.shape) for name, tensor in adapter.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if own != found:
+        odd = sorted({n for n in own.keys() | found.keys() if own.get(n) != found.get(n)})
+        raise JtError(
+            f"{artifact.path}: {len(odd)} tensors do not fit the adapter, the first {odd[0]!r}"
+        )
+    adapter.load_state_dict(tensors)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError) as error:
+        raise JtError(f"{path}: not a readable safetensors file: {error}") from error

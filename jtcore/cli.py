@@ -1,0 +1,139 @@
+"""The commands `jt-run`, `jt-plugins` and `jt-sample`: parse first, import afterwards."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from jtcore import __version__
+from jtcore.errors import Interrupted, JtError
+
+MISTAKE, INTERRUPTED = 2, 3
+
+EXIT_STATUS = (
+    "exit status: 0 done, 2 your mistake (nothing was lost), 3 stopped by a signal (resumable)"
+)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """`jt-run`: train, sample and evaluate what a recipe says."""
+    parser = _parser("jt-run", "Train, sample and evaluate what a recipe says.")
+    parser.add_argument("recipe", nargs="?", help="a recipe or ablation: its path or shipped name")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        help="change the recipe, such as stage.joint.steps=50; may be repeated",
+    )
+    parser.add_argument("--check", action="store_true", help="check everything, train nothing")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: runs/RECIPE-NNN")
+    parser.add_argument("--resume", type=Path, metavar="RUN_DIR", help="continue a run or ablation")
+    _add_plugin_folder(parser)
+    _add_quiet(parser)
+    given = parser.parse_args(arguments)
+    if (given.recipe is None) == (given.resume is None):
+        parser.error("name either a recipe or --resume RUN_DIR")
+    if given.resume and (given.set or given.out or given.check or given.plugin_folder):
+        parser.error("--resume continues a run as it is, and takes no other option but --quiet")
+
+    def work() -> None:
+        from jtcore import launch
+
+        if given.resume:
+            launch.proceed(given.resume, given.quiet)
+        elif given.check:
+            launch.check_only(given.recipe, given.set, given.plugin_folder)
+        else:
+            launch.start(given.recipe, given.set, given.plugin_folder, given.out, given.quiet)
+
+    return _guarded(work)
+
+
+def plugins(arguments: Sequence[str] | None = None) -> int:
+    """`jt-plugins`: list plugins, or show one."""
+    parser = _parser("jt-plugins", "List plugins, or show one with its options and documentation.")
+    parser.add_argument(
+        "kind", nargs="?", help="such as glora, or losses.ait where it is not unique"
+    )
+    _add_plugin_folder(parser)
+    given = parser.parse_args(arguments)
+
+    def work() -> None:
+        from jtcore import catalogue
+
+        catalogue.show(given.kind, given.plugin_folder)
+
+    return _guarded(work)
+
+
+def sample(arguments: Sequence[str] | None = None) -> int:
+    """`jt-sample`: generate from a finished run or from adapter files."""
+    parser = _parser("jt-sample", "Generate videos from a run, or from adapter files.")
+    parser.add_argument(
+        "source", nargs="+", type=Path, help="a run directory, or adapter files (.safetensors)"
+    )
+    parser.add_argument("--prompt", action="append", required=True, help="may be repeated")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where videos go")
+    parser.add_argument("--seed", action="append", type=int, help="may be repeated; default 0")
+    parser.add_argument("--scale", action="append", default=[], metavar="ADAPTER=NUMBER")
+    parser.add_argument("--steps", type=int, help="of denoising")
+    parser.add_argument("--guidance", type=float, help="of the prompt; 1 is none")
+    parser.add_argument("--negative", help="the prompt that guidance leads away from")
+    parser.add_argument("--frames", type=int)
+    parser.add_argument("--size", nargs=2, type=int, metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--fps", type=float, help="of the written files")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        help="change the backbone or engine, such as backbone.weights=/models/cogvideox",
+    )
+    _add_plugin_folder(parser)
+    _add_quiet(parser)
+    given = parser.parse_args(arguments)
+
+    def work() -> None:
+        from jtcore import regenerate
+
+        regenerate.sample(given)
+
+    return _guarded(work)
+
+
+def _parser(name: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(name, description=description, epilog=EXIT_STATUS)
+    parser.add_argument("--version", action="version", version=f"jtcore {__version__}")
+    return parser
+
+
+def _add_plugin_folder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--plugin-folder",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="load the plugins in this folder; may be repeated",
+    )
+
+
+def _add_quiet(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--quiet", action="store_true", help="print nothing but problems")
+
+
+def _guarded(work: Callable[[], None]) -> int:
+    """Run a command; a user's mistake is one message and status 2, never a traceback."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        work()
+    except JtError as error:
+        print("\n".join(error.problems), file=sys.stderr)
+        return MISTAKE
+    except Interrupted:
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone
+        sys.stderr.close()
+        return MISTAKE
+    return 0

@@ -1,0 +1,159 @@
+"""An experiment from beginning to end: check, encode, train, validate, sample, measure, report.
+
+The components of the backbone are loaded one after another and freed before the next, so that
+the text encoder and the codec never wait in memory beside the denoiser.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Any
+
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from jtcore.cache import Cache, cache_folder
+from jtcore.checkpoint import newest_checkpoint
+from jtcore.data import captions, data_problems
+from jtcore.engine import Engine, choose_device
+from jtcore.errors import JtError
+from jtcore.evaluate import measure, summarise
+from jtcore.model import Model, attach_adapters, load_model
+from jtcore.plugins import Plugins
+from jtcore.recipe import Recipe
+from jtcore.report import write_report
+from jtcore.run import Run
+from jtcore.sample import generate, requests
+from jtcore.signals import Stop
+from jtcore.stream import Stream, embed_texts, load_stream
+from jtcore.trainer import Trainer
+from jtcore.validation import validate
+
+
+def check(recipe: Recipe) -> None:
+    """Everything that can be known before anything is computed. Raises JtError with all of it."""
+    problems: list[str] = []
+    for name, data in recipe.data.items():
+        problems += data_problems(name, data, recipe.backbone.spec)
+    for part in (_check_engine, _check_sampling, _check_targets):
+        try:
+            part(recipe)
+        except JtError as error:
+            problems += error.problems
+    if problems:
+        raise JtError(problems)
+
+
+def conduct(recipe: Recipe, run: Run, plugins: Plugins, stop: Stop) -> None:
+    """Do all that the recipe says and is not done yet, telling the observers."""
+    error: BaseException | None = None
+    with _observed(run, recipe, plugins):
+        plugins.hook.jt_run_started(run=run, recipe=recipe)
+        try:
+            began = perf_counter()
+            _conduct(recipe, run, plugins, stop)
+            write_report(run, recipe)
+            run.write_json("result.json", {"seconds": round(perf_counter() - began, 3)})
+        except BaseException as caught:
+            error = caught
+            raise
+        finally:
+            plugins.hook.jt_run_finished(run=run, error=error)
+
+
+@contextmanager
+def _observed(run: Run, recipe: Recipe, plugins: Plugins) -> Iterator[None]:
+    """Make this run's observers, and let them hear the hooks until the block is left."""
+    observers = [make(run, recipe) for makers in plugins.hook.jt_observers() for make in makers]
+    for observer in observers:
+        plugins.manager.register(observer)
+    try:
+        yield
+    finally:
+        for observer in observers:
+            plugins.manager.unregister(observer)
+
+
+def _conduct(recipe: Recipe, run: Run, plugins: Plugins, stop: Stop) -> None:
+    engine = Engine(recipe.engine)
+    materials = prepare(recipe, engine, run, stop)
+    model = load_model(recipe.backbone, recipe.adapter, materials.texts, engine, recipe.seed)
+    checkpoint = newest_checkpoint(run.checkpoints, run.say)
+    if checkpoint:
+        run.say(f"continuing at step {checkpoint.position.number} of {recipe.steps}")
+    Trainer(recipe, plugins.hook, run, model, materials.streams, stop).train(checkpoint)
+    model.train(False)
+    results: dict[str, Any] = {}
+    scales = adapter_scales(recipe)
+    if recipe.validation:
+        stop.check()
+        results["validation"] = validate(recipe.validation, model, scales, materials.streams)
+    if recipe.sample:
+        measured = sample_and_measure(recipe, run, model, scales, stop)
+        results |= {"metrics": summarise(measured), "samples": measured}
+    run.write_json("metrics.json", results)
+
+
+@frozen(eq=False)
+class Materials:
+    """What training and sampling need of data and captions, encoded."""
+
+    streams: Mapping[str, Stream]
+    texts: Mapping[str, Tensor]  # caption -> (L, D)
+
+
+def prepare(recipe: Recipe, engine: Engine, run: Run, stop: Stop) -> Materials:
+    """Embed every caption and encode every clip that the cache does not have."""
+    cache = Cache(cache_folder())
+    spec = recipe.backbone.spec
+    needed = {caption for data in recipe.data.values() for caption in captions(data)}
+    if recipe.sample:
+        needed |= {*recipe.sample.prompts, recipe.sample.negative}
+    stop.check()
+    texts = embed_texts(sorted(needed), spec, cache, engine.device)
+    streams = {}
+    for name, data in recipe.data.items():
+        stop.check()
+        streams[name] = load_stream(name, data, spec, cache, engine.device, run.say)
+    return Materials(streams, texts)
+
+
+def adapter_scales(recipe: Recipe) -> dict[str, float]:
+    """At which scales the adapters are on when the result is sampled or validated."""
+    said = recipe.sample.scales if recipe.sample else {}
+    return {name: said.get(name, 1.0) for name in recipe.adapter}
+
+
+def sample_and_measure(
+    recipe: Recipe, run: Run, model: Model, scales: Mapping[str, float], stop: Stop
+) -> list[dict[str, Any]]:
+    """Videos of the backbone alone and with adapters, and what the metrics say of each."""
+    wanted = list(requests(recipe.sample, {}))
+    if scales:
+        wanted += requests(recipe.sample, scales)
+    run.say(f"sampling {len(wanted)} videos")
+    spec = recipe.backbone.spec
+    samples = generate(wanted, run.samples, recipe.sample, spec, model, stop.check)
+    return measure(samples, run.samples, recipe.metric)
+
+
+def _check_engine(recipe: Recipe) -> None:
+    choose_device(recipe.engine)
+
+
+def _check_sampling(recipe: Recipe) -> None:
+    if recipe.sample:
+        try:
+            recipe.backbone.spec.latent_shape(recipe.sample.frames, *recipe.sample.size)
+        except ValueError as error:
+            raise JtError(f"sample: {error}") from error
+
+
+def _check_targets(recipe: Recipe) -> None:
+    """On the meta device the denoiser has names and shapes, and costs nothing."""
+    try:
+        backbone = recipe.backbone.spec.load(torch.device("meta"), torch.float32)
+    except JtError as error:
+        raise JtError(f"backbone: {problem}" for problem in error.problems) from error
+    attach_adapters(recipe.adapter, backbone, recipe.seed)

@@ -1,0 +1,149 @@
+"""What `jt-run` does: check a recipe or an ablation, make its folder, and do what it says.
+
+Starting and resuming share one path: a folder is made, and then whatever is not done yet in a
+folder is done from what stands in it.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from jtcore import ablation
+from jtcore.errors import Interrupted, JtError
+from jtcore.experiment import check, conduct
+from jtcore.files import remove_leftovers
+from jtcore.plugins import Plugins, load_plugins
+from jtcore.recipe import Recipe, build_recipe
+from jtcore.run import Run, create_folder, free_folder, locked, speaker
+from jtcore.signals import Stop, stop_on_signals
+from jtcore.tables import Table, find_recipe, overlay, parse_settings, parse_toml, read_table
+
+RUNS = Path("runs")
+
+
+def start(
+    argument: str, settings: Sequence[str], folders: Sequence[str], out: Path | None, quiet: bool
+) -> None:
+    """Begin what a recipe or an ablation says, in a new folder. Raises JtError, Interrupted."""
+    path = find_recipe(argument)
+    recipes, plugins = checked(_table(path, settings, folders))
+    out = out or free_folder(RUNS, path.stem)
+    if None in recipes:
+        create_folder(out, path.read_text(), settings, recipes[None], plugins)
+    else:
+        ablation.create(out, path.read_text(), settings, recipes, plugins)
+    proceed(out, quiet)
+
+
+def check_only(argument: str, settings: Sequence[str], folders: Sequence[str]) -> None:
+    """Check a recipe, or every variant of an ablation, and train nothing. Raises JtError."""
+    recipes, _ = checked(_table(find_recipe(argument), settings, folders))
+    what = "recipe" if None in recipes else f"{len(recipes)} variants"
+    print(f"{argument}: {what} checked, no problem found")
+
+
+def proceed(folder: Path, quiet: bool) -> None:
+    """Do what is not done yet in a run directory, or in every run of an ablation.
+
+    Raises JtError, and Interrupted where a signal asked to end.
+    """
+    say, folder = speaker(quiet), folder.absolute()
+    runs = ablation.run_folders(folder) or [folder]
+    with stop_on_signals(say) as stop:
+        try:
+            for run in runs:
+                _proceed_run(Run(run, say, quiet), stop)
+        except Interrupted:
+            say(f"stopped; continue with: jt-run --resume {_relative(folder)}")
+            raise
+    if runs != [folder]:
+        say(ablation.write_table(folder))
+    say(f"\n{_relative(folder)} is complete. To look at it:\n{_directions(folder)}")
+
+
+def checked(table: Table) -> tuple[dict[str | None, Recipe], Plugins]:
+    """The recipes of a table by variant (None where it has no variants), wholly checked.
+
+    Raises JtError with the problems of all of them.
+    """
+    plugins = load_plugins(_plugin_folders(table))
+    recipes, problems = {}, []
+    for name, variant in ablation.variants(table).items():
+        try:
+            recipes[name] = build_recipe(variant, plugins)
+            check(recipes[name])
+        except JtError as error:
+            place = "" if name is None else f"variant.{name}: "
+            problems += [f"{place}{problem}" for problem in error.problems]
+    if problems:
+        raise JtError(problems)
+    return recipes, plugins
+
+
+def _proceed_run(run: Run, stop: Stop) -> None:
+    circumstances = run.read_json("run.json")
+    if circumstances is None:
+        raise JtError(f"{run.folder}: not a run directory: it has no run.json")
+    if run.finished:
+        run.say(f"{_relative(run.folder)} is complete already")
+        return
+    with locked(run.folder), _inside(Path(circumstances["directory"])):
+        remove_leftovers(run.folder)
+        table = parse_toml(run.folder / "recipe.resolved.toml")
+        recipes, plugins = checked(table)
+        _report_plugins(run, plugins, circumstances["plugins"])
+        run.say(f"{recipes[None].title or run.folder.name}: {_relative(run.folder)}")
+        conduct(recipes[None], run, plugins, stop)
+
+
+def _table(path: Path, settings: Sequence[str], folders: Sequence[str]) -> Table:
+    """A recipe's table as the command line changes it."""
+    table = overlay(read_table(path), parse_settings(settings))
+    if folders:
+        local = [*_plugin_folders(table), *(str(Path(folder).absolute()) for folder in folders)]
+        table = overlay(table, {"plugins": {"folders": local}})
+    return table
+
+
+def _plugin_folders(table: Mapping[str, Any]) -> list[str]:
+    """Needed before the recipe can be structured, so read with care."""
+    plugins = table.get("plugins")
+    folders = plugins.get("folders", []) if isinstance(plugins, Mapping) else []
+    if isinstance(folders, list) and all(isinstance(folder, str) for folder in folders):
+        return folders
+    raise JtError("plugins.folders: expected a list of paths")
+
+
+def _report_plugins(run: Run, plugins: Plugins, then: Sequence[Mapping[str, str]]) -> None:
+    """Say which plugins are broken, and which are not what the run began with."""
+    for broken in plugins.broken:
+        run.say(f"broken plugin {broken.name}: {broken.error}")
+    now = {origin.name: origin.sha256 for origin in plugins.origins.values()}
+    for origin in then:
+        if now.get(origin["name"]) != origin["sha256"]:
+            run.say(f"plugin {origin['name']} has changed since this run began")
+
+
+@contextmanager
+def _inside(folder: Path) -> Iterator[None]:
+    """Relative paths of a recipe mean what they meant where the run was started."""
+    here = Path.cwd()
+    if folder.is_dir():
+        os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(here)
+
+
+def _relative(folder: Path) -> Path:
+    here = Path.cwd()
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder
+
+
+def _directions(folder: Path) -> str:
+    folder = _relative(folder)
+    page = "ablation.md" if ablation.run_folders(folder) else "report.html"
+    return f"  {folder / page}\n  tensorboard --logdir {folder}"

@@ -1,0 +1,71 @@
+"""A model: a backbone's denoiser with adapters attached, and captions embedded for it."""
+
+from collections.abc import Mapping
+
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from jtcore.adapter import Adapter
+from jtcore.engine import Engine
+from jtcore.errors import JtError
+from jtcore.rng import seed_of
+from jtcore.structure import Component
+from jtcore.types import Backbone
+
+
+@frozen(eq=False)
+class Model:
+    """What is trained, validated and sampled."""
+
+    backbone: Backbone
+    adapters: Mapping[str, Adapter]
+    texts: Mapping[str, Tensor]  # caption -> (L, D)
+    engine: Engine
+
+    def scaled(self, scales: Mapping[str, float]) -> dict[Adapter, float]:
+        """Scales by adapter instead of by name, as `switched_on` takes them."""
+        return {self.adapters[name]: scale for name, scale in scales.items()}
+
+    def train(self, mode: bool = True) -> None:
+        """Dropout of the adapters on or off; the denoiser is always in evaluation mode."""
+        for adapter in self.adapters.values():
+            adapter.train(mode)
+
+
+def load_model(
+    backbone: Component,
+    adapters: Mapping[str, Component],
+    texts: Mapping[str, Tensor],
+    engine: Engine,
+    seed: int,
+) -> Model:
+    """Load the denoiser and attach the adapters, off. Raises JtError."""
+    loaded = backbone.spec.load(engine.device, engine.dtype)
+    if engine.gradient_checkpointing:
+        loaded.denoiser.enable_gradient_checkpointing()
+    attached = attach_adapters(adapters, loaded, seed)
+    for adapter in attached.values():
+        adapter.to(engine.device)
+    return Model(loaded, attached, texts, engine)
+
+
+def attach_adapters(
+    components: Mapping[str, Component], backbone: Backbone, seed: int
+) -> dict[str, Adapter]:
+    """Attach them in order, switched off, with weights drawn from the seed and their name.
+
+    Raises JtError that names the adapter where its targets match nothing.
+    """
+    adapters: dict[str, Adapter] = {}
+    problems = []
+    for name, component in components.items():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_of(seed, "adapter", name))
+            try:
+                adapters[name] = component.spec.attach(backbone, dict(adapters))
+            except JtError as error:
+                problems += [f"adapter.{name}: {problem}" for problem in error.problems]
+    if problems:
+        raise JtError(problems)
+    return adapters

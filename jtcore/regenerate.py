@@ -1,0 +1,119 @@
+"""What `jt-sample` does: attach finished adapters to their backbone again, and generate."""
+
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from jtcore.artifact import Artifact, load_weights, read_adapter
+from jtcore.cache import Cache, cache_folder
+from jtcore.engine import Engine
+from jtcore.errors import JtError
+from jtcore.model import load_model
+from jtcore.plugins import Plugins, load_plugins
+from jtcore.recipe import EngineSettings, Sampling
+from jtcore.run import read_json, speaker, write_json
+from jtcore.sample import generate, requests
+from jtcore.signals import stop_on_signals
+from jtcore.stream import embed_texts
+from jtcore.structure import Component, component, structure, unstructure
+from jtcore.tables import Table, overlay, parse_settings, parse_toml
+
+OPTIONS = ("steps", "guidance", "negative", "frames", "size", "fps")  # that override the recipe's
+
+
+@frozen
+class Generation:
+    """What is sampled of what."""
+
+    sample: Sampling
+    backbone: Component = component("backbones")
+    engine: EngineSettings = EngineSettings()
+
+
+def sample(given: Namespace) -> None:
+    """Generate what the command line asks for. Raises JtError, Interrupted."""
+    say = speaker(given.quiet)
+    plugins = load_plugins([*_recorded_folders(given.source), *given.plugin_folder])
+    artifacts = _artifacts(given.source, plugins)
+    generation = structure(Generation, _table(given, artifacts), plugins)
+    wanted = list(requests(generation.sample, _scales(given.scale, artifacts)))
+    _refuse_existing(given.out, [request.file for request in wanted])
+    settings, spec, engine = generation.sample, generation.backbone.spec, Engine(generation.engine)
+    try:
+        spec.latent_shape(settings.frames, *settings.size)
+    except ValueError as error:
+        raise JtError(f"--frames, --size: {error}") from error
+    captions = [*settings.prompts, settings.negative]
+    texts = embed_texts(captions, spec, Cache(cache_folder()), engine.device)
+    adapters = {artifact.name: artifact.adapter for artifact in artifacts}
+    model = load_model(generation.backbone, adapters, texts, engine, seed=0)
+    for artifact in artifacts:
+        load_weights(artifact, model.adapters[artifact.name])
+    model.train(False)
+    with stop_on_signals(say) as stop:
+        samples = generate(wanted, given.out, settings, spec, model, stop.check)
+    write_json(given.out / "samples.json", samples)
+    for entry in samples:
+        say(f"{given.out / entry['file']}: {entry['prompt']}")
+
+
+def _artifacts(sources: Sequence[Path], plugins: Plugins) -> list[Artifact]:
+    """The adapters of a run directory, or those of files."""
+    files = list(sources)
+    if sources[0].is_dir():
+        if len(sources) > 1:
+            raise JtError("expected one run directory, or adapter files")
+        files = sorted((sources[0] / "adapters").glob("*.safetensors"))
+        if not files:
+            raise JtError(f"{sources[0]}: no adapters in it; is it a run that has been trained?")
+    artifacts = [read_adapter(path, plugins) for path in files]
+    names = [artifact.name for artifact in artifacts]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise JtError(f"two files hold an adapter named {twice[0]!r}; each name can be on once")
+    first = artifacts[0]
+    for other in artifacts[1:]:
+        if unstructure(other.backbone) != unstructure(first.backbone):
+            raise JtError(f"{other.path} was trained on another backbone than {first.path}")
+    return artifacts
+
+
+def _table(given: Namespace, artifacts: Sequence[Artifact]) -> Table:
+    """What the adapters were made for, as the command line changes it."""
+    recorded = next((a.sample for a in artifacts if a.sample), None)
+    sampling = {} if recorded is None else unstructure(recorded)
+    sampling |= {"prompts": given.prompt, "seeds": given.seed or [0], "scales": {}}
+    sampling |= {key: value for key in OPTIONS if (value := getattr(given, key)) is not None}
+    table = {"backbone": unstructure(artifacts[0].backbone), "sample": sampling}
+    return overlay(table, parse_settings(given.set))
+
+
+def _scales(settings: Sequence[str], artifacts: Sequence[Artifact]) -> dict[str, float]:
+    """`joint=0.5` and the like; adapters are on at 1 unless said."""
+    scales = {artifact.name: 1.0 for artifact in artifacts}
+    for setting in settings:
+        name, _, number = setting.partition("=")
+        if name not in scales:
+            raise JtError(f"--scale {setting}: no adapter {name!r}; there are {sorted(scales)}")
+        try:
+            scales[name] = float(number)
+        except ValueError as error:
+            raise JtError(f"--scale {setting}: expected ADAPTER=NUMBER") from error
+    return scales
+
+
+def _refuse_existing(out: Path, files: Sequence[str]) -> None:
+    there = [file for file in files if (out / file).exists()]
+    if there:
+        raise JtError(f"{out / there[0]} exists; name another folder with --out")
+
+
+def _recorded_folders(sources: Sequence[Path]) -> list[str]:
+    """Plugin folders of the run that a directory, or an adapter file in one, belongs to."""
+    run = sources[0] if sources[0].is_dir() else sources[0].parent.parent
+    if read_json(run / "run.json") is None:
+        return []
+    recorded: Mapping[str, Any] = parse_toml(run / "recipe.resolved.toml").get("plugins", {})
+    return [folder for folder in recorded.get("folders", []) if Path(folder).is_dir()]

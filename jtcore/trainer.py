@@ -1,0 +1,202 @@
+"""The trainer: stages of steps of branches."""
+
+from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
+from typing import Any
+
+import torch
+from attrs import frozen
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from jtcore.adapter import Adapter
+from jtcore.artifact import save_adapter
+from jtcore.branch import Branch
+from jtcore.checkpoint import (
+    Checkpoint,
+    Position,
+    load_optimizer_state,
+    optimizer_state,
+    save_checkpoint,
+)
+from jtcore.engine import NonFiniteGradient, gradient_norm, learning_rate
+from jtcore.errors import Interrupted, JtError
+from jtcore.model import Model
+from jtcore.recipe import Recipe, Stage
+from jtcore.rng import generator, seed_of, shared_random
+from jtcore.run import Run
+from jtcore.stream import Stream
+from jtcore.types import Step
+
+Weights = dict[str, Tensor]
+
+
+@frozen(eq=False)
+class Trainer:
+    """Trains what the recipe's stages say. What it changes is the adapters of `model`."""
+
+    recipe: Recipe
+    hook: Any  # pluggy's caller of every hook
+    run: Run
+    model: Model
+    streams: Mapping[str, Stream]
+    stopping: Callable[[], bool]  # whether a signal asked to end
+
+    def train(self, checkpoint: Checkpoint | None = None) -> None:
+        """Run every stage, or those that a checkpoint has not seen the end of."""
+        number, stages = 0, list(self.recipe.stage)
+        if checkpoint:
+            for name, adapter in self.model.adapters.items():
+                adapter.load_state_dict(checkpoint.of(f"adapter.{name}"))
+        reached = stages.index(checkpoint.position.stage) if checkpoint else 0
+        for order, name in enumerate(stages):
+            if order >= reached:
+                self.train_stage(name, number, checkpoint if order == reached else None)
+            number += self.recipe.stage[name].steps
+
+    def train_stage(self, name: str, number: int, checkpoint: Checkpoint | None) -> None:
+        """Run a stage that begins at step `number` of the run, or the rest of it."""
+        stage = self.recipe.stage[name]
+        trained = {adapter: self.model.adapters[adapter] for adapter in stage.trained}
+        optimizer = self.hook.jt_make_optimizer(stage=stage, parameters=_parameters(trained))
+        average = _copy(trained) if stage.ema else {}
+        if checkpoint:
+            self._restore(optimizer, average, checkpoint)
+        for index in range(checkpoint.position.index if checkpoint else 0, stage.steps):
+            step = Step(name, index, stage.steps, number + index)
+            scalars = self.train_step(stage, step, optimizer)
+            _move_average(average, trained, stage.ema)
+            self.hook.jt_step_finished(run=self.run, step=step, scalars=scalars)
+            self._checkpoint(step, optimizer, average)
+        _use(average, trained)
+        for adapter in trained:
+            save_adapter(self.run.adapter_file(adapter), adapter, self.recipe, trained[adapter])
+        self.hook.jt_stage_finished(run=self.run, name=name, adapters=trained)
+
+    def train_step(self, stage: Stage, step: Step, optimizer: Optimizer) -> dict[str, float]:
+        """Choose branches, run them, update. Returns everything worth plotting, by path."""
+        began = perf_counter()
+        rate = learning_rate(stage, step.index)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad(set_to_none=True)
+        chosen = self.choose_branches(stage, step)
+        scalars = self.run_branches(stage, step, chosen)
+        try:
+            norm = self.model.engine.update(optimizer, stage.clip)
+        except NonFiniteGradient as error:
+            culprit = self.blame(stage, step, chosen, optimizer)
+            raise JtError(f"step {step.number}, {culprit}: {error}") from error
+        for name in stage.trained:
+            found = self.model.adapters[name].scalars()
+            scalars |= {f"adapter.{name}.{key}": float(value) for key, value in found.items()}
+        here = f"stage.{step.stage}"
+        seconds = perf_counter() - began
+        return scalars | {
+            f"{here}.lr": rate,
+            f"{here}.grad_norm": norm,
+            f"{here}.step_seconds": seconds,
+        }
+
+    def choose_branches(self, stage: Stage, step: Step) -> Sequence[str]:
+        rng = shared_random(self.recipe.seed, step.stage, step.index)
+        return self.hook.jt_choose_branches(stage=stage, step=step, rng=rng)
+
+    def run_branches(self, stage: Stage, step: Step, chosen: Sequence[str]) -> dict[str, float]:
+        """Forward and backward of these branches, as often as gradients accumulate."""
+        values: dict[str, list[float]] = {}
+        for micro in range(stage.accumulate):
+            for name in chosen:
+                branch = self.make_branch(stage, step, name, micro)
+                scalars = self.hook.jt_run_branch(branch=branch, step=step)
+                for key, value in scalars.items():
+                    values.setdefault(key, []).append(value)
+        return {key: sum(each) / len(each) for key, each in values.items()}
+
+    def make_branch(self, stage: Stage, step: Step, name: str, micro: int) -> Branch:
+        """A branch with its batch and randomness: a function of the seed and the step alone."""
+        settings = stage.branch[name]
+        draw = step.index * stage.accumulate + micro
+        here = (self.recipe.seed, step.stage, name, draw)
+        rng = generator(*here)
+        torch.manual_seed(seed_of(*here, "dropout"))
+        return Branch(
+            path=f"stage.{step.stage}.branch.{name}",
+            settings=settings,
+            backbone=self.model.backbone,
+            adapters={adapter: self.model.adapters[adapter] for adapter in settings.adapters},
+            parts=tuple(self._part(source, step.stage, draw, rng) for source in settings.data),
+            rng=rng,
+            autocast=self.model.engine.autocast,
+            backward=lambda loss: self.model.engine.backward(loss / stage.accumulate),
+        )
+
+    def blame(self, stage: Stage, step: Step, chosen: Sequence[str], optimizer: Optimizer) -> str:
+        """The first branch whose gradient alone is not finite: each is run again, just alike."""
+        for name in chosen:
+            optimizer.zero_grad(set_to_none=True)
+            self.run_branches(stage, step, [name])
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            if not torch.isfinite(gradient_norm(parameters)):
+                return f"stage.{step.stage}.branch.{name}"
+        return f"stage.{step.stage}, all branches together"
+
+    def _part(self, source: str, stage: str, draw: int, rng: torch.Generator):
+        stream = self.streams[source]
+        return stream.part((self.recipe.seed, stage), draw, rng, self.model.texts)
+
+    def _checkpoint(self, step: Step, optimizer: Optimizer, average: Weights) -> None:
+        """Save where due, at the stage's end, and where a signal asks to end."""
+        done, stop = step.index + 1, self.stopping()
+        if not (
+            stop or done == step.steps or (step.number + 1) % self.recipe.checkpoint.every == 0
+        ):
+            return
+        state, values = optimizer_state(optimizer)
+        tensors = {f"optimizer/{name}": tensor for name, tensor in state.items()}
+        tensors |= {f"average/{name}": tensor for name, tensor in average.items()}
+        for name, adapter in self.model.adapters.items():
+            tensors |= {f"adapter.{name}/{k}": v for k, v in adapter.state_dict().items()}
+        values["scaler"] = self.model.engine.scaler.state_dict()
+        position = Position(step.stage, done, step.number + 1)
+        checkpoint = Checkpoint(position, tensors, values)
+        save_checkpoint(self.run.checkpoints, checkpoint, self.recipe.checkpoint.keep)
+        if stop:
+            raise Interrupted
+
+    def _restore(self, optimizer: Optimizer, average: Weights, checkpoint: Checkpoint) -> None:
+        load_optimizer_state(optimizer, checkpoint.of("optimizer"), checkpoint.values)
+        self.model.engine.scaler.load_state_dict(checkpoint.values["scaler"])
+        for name, tensor in checkpoint.of("average").items():
+            average[name].copy_(tensor)
+
+
+def _parameters(adapters: Mapping[str, Adapter]) -> dict[str, list[nn.Parameter]]:
+    return {name: list(adapter.parameters()) for name, adapter in adapters.items()}
+
+
+def _named(adapters: Mapping[str, Adapter]) -> dict[str, nn.Parameter]:
+    return {
+        f"{owner}/{name}": parameter
+        for owner, adapter in adapters.items()
+        for name, parameter in adapter.named_parameters()
+    }
+
+
+def _copy(adapters: Mapping[str, Adapter]) -> Weights:
+    return {name: p.detach().clone() for name, p in _named(adapters).items()}
+
+
+@torch.no_grad()
+def _move_average(average: Weights, adapters: Mapping[str, Adapter], decay: float | None) -> None:
+    if average:
+        for name, parameter in _named(adapters).items():
+            average[name].lerp_(parameter, 1 - decay)
+
+
+@torch.no_grad()
+def _use(average: Weights, adapters: Mapping[str, Adapter]) -> None:
+    """The averaged weights take the place of the last ones."""
+    if average:
+        for name, parameter in _named(adapters).items():
+            parameter.copy_(average[name])
