@@ -1,0 +1,66 @@
+"""What every metric must do, and what the shipped one says."""
+
+import pytest
+import torch
+from jtplugins.metrics.temporal_consistency import TemporalConsistency
+from torch import Tensor
+
+from jtcore.plugins import load_plugins
+from jtcore.types import Sample
+
+METRICS = [TemporalConsistency()]
+every_metric = pytest.mark.parametrize("metric", METRICS, ids=str)
+
+
+def sample(video: Tensor) -> Sample:  # (3, F, H, W) in [0, 1]
+    return Sample(video, "a red ball moves left", seed=0, fps=8.0)
+
+
+def noise(frames: int, side: int = 6) -> Tensor:  # (3, F, H, W)
+    return torch.rand(3, frames, side, side, generator=torch.Generator().manual_seed(0))
+
+
+def test_every_shipped_metric_is_on_the_list():
+    shipped = load_plugins().families["metrics"]
+    assert set(shipped.values()) <= {type(metric) for metric in METRICS}
+
+
+@every_metric
+def test_a_metric_answers_finite_numbers_and_leaves_the_video_alone(metric):
+    video = noise(frames=5)
+    before = video.clone()
+    values = metric(sample(video))
+    assert values
+    assert all(type(value) is float and abs(value) < float("inf") for value in values.values())
+    assert torch.equal(video, before)
+
+
+def consistency(video: Tensor) -> float:  # (3, F, H, W)
+    return TemporalConsistency()(sample(video))["temporal_consistency"]
+
+
+@pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
+def test_a_still_video_is_entirely_consistent(level):
+    assert consistency(torch.full((3, 4, 6, 6), level)) == pytest.approx(1, abs=1e-12)
+    assert consistency(noise(frames=1).expand(-1, 4, -1, -1)) == pytest.approx(1, abs=1e-12)
+
+
+def test_it_is_the_mean_cosine_of_consecutive_frames():
+    a, b, c = video = torch.tensor([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0]])  # (F, W)
+    bright = 1e4 * video.view(1, 3, 1, 4).expand(3, -1, -1, -1)  # outshines the constant 1
+    found = consistency(bright)
+    expected = sum(torch.cosine_similarity(*pair, dim=0) for pair in ((a, b), (b, c))) / 2
+    assert found == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_flicker_costs_more_the_stronger_it_is():
+    flicker = torch.tensor([0.0, 1.0] * 3).view(1, 6, 1, 1)
+    values = [consistency(0.4 + 0.1 * noise(6) + level * flicker) for level in (0.0, 0.2, 0.5)]
+    still = noise(frames=1).expand(-1, 6, -1, -1)
+    moving = torch.stack([torch.roll(still[:, 0], step, -1) for step in range(6)], 1)
+    assert values[0] > values[1] > values[2]
+    assert consistency(still) > consistency(moving)
+
+
+def test_a_single_frame_has_no_consistency():
+    assert TemporalConsistency()(sample(noise(frames=1))) == {}
