@@ -1,0 +1,165 @@
+"""Pocket as a backbone: CogVideoX in miniature, inside this package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from attrs import field, frozen
+from attrs.validators import ge
+from torch import Generator, Tensor
+
+from jtcore import JtError, hookimpl
+
+from ..pocket import codec, models, text
+from ._cogvideox import CogVideoXBackbone, freeze, load_denoiser
+
+if TYPE_CHECKING:  # importing transformers costs seconds
+    from transformers import PreTrainedTokenizerFast, T5EncoderModel
+
+SHIPPED = Path(models.__file__).parent / "weights"
+
+
+@frozen
+class Pocket:
+    """The embedded text-to-video model: 2 M parameters, 24x24 px sprites, made for a CPU
+
+    `weights` is "shipped", a folder that `jt-pocket` wrote, or "random", which draws them from
+    `seed` and generates noise.
+    """
+
+    weights: str = "shipped"
+    seed: int = field(default=0, validator=ge(0))
+
+    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """(C, F, H, W) of a clip in px. Raises ValueError where blocks of pixels do not fill it."""
+        side = codec.BLOCK
+        if height % side or width % side:
+            near = "x".join(str(max(1, round(size / side)) * side) for size in (height, width))
+            raise ValueError(
+                f"pocket needs height and width in multiples of {side} px, found {height}x{width};"
+                f" the nearest is {near}"
+            )
+        return codec.CHANNELS, frames, height // side, width // side
+
+    def text_identity(self) -> str:
+        return self._identity(text.__file__, "text_encoder", "tokenizer")
+
+    def codec_identity(self) -> str:
+        return self._identity(codec.__file__, "codec")
+
+    def load_text_encoder(self, device: torch.device) -> PocketText:
+        from transformers import PreTrainedTokenizerFast, T5EncoderModel
+
+        if self.weights == "random":
+            parts = self._random()
+            return PocketText(parts.tokenizer, parts.text_encoder.to(device))
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(self._folder("tokenizer"))
+        folder = self._folder("text_encoder")
+        with _no_progress_bar():
+            network = T5EncoderModel.from_pretrained(folder, dtype=torch.float32)
+        return PocketText(tokenizer, network.to(device).eval())
+
+    def load_codec(self, device: torch.device) -> PocketCodec:
+        if self.weights == "random":
+            return PocketCodec(self._random().codec.to(device))
+        return PocketCodec(codec.PatchCodec.from_pretrained(self._folder("codec")).to(device))
+
+    def load(self, device: torch.device, dtype: torch.dtype) -> CogVideoXBackbone:
+        from diffusers import CogVideoXDDIMScheduler
+
+        if self.weights == "random":
+            parts = self._random()
+            return CogVideoXBackbone(freeze(parts.transformer, device, dtype), parts.scheduler)
+        return CogVideoXBackbone(
+            load_denoiser(self._folder("transformer"), device, dtype),
+            CogVideoXDDIMScheduler.from_pretrained(self._folder("scheduler")),
+        )
+
+    def _random(self) -> models.Pocket:
+        with torch.random.fork_rng(devices=[]):
+            return models.build(self.seed)
+
+    def _folder(self, part: str) -> Path:
+        """Where a component is on disk. Raises JtError where it is not."""
+        root = SHIPPED if self.weights == "shipped" else Path(self.weights)
+        if (root / part).is_dir():
+            return root / part
+        if self.weights == "shipped":
+            raise JtError(
+                f"backbone.weights: pocket's {part} is not in this installation;"
+                " `jt-pocket pretrain` makes weights"
+            )
+        raise JtError(
+            f"backbone.weights: no folder {part!r} in {self.weights!r}; expected what"
+            ' `jt-pocket pretrain` wrote, "shipped" or "random"'
+        )
+
+    def _identity(self, code: str, *parts: str) -> str:
+        """A hash of all that shapes what the `parts` answer."""
+        digest = sha256(Path(code).read_bytes() + Path(__file__).read_bytes())
+        if self.weights == "random":
+            digest.update(f"random {self.seed}".encode())
+        else:
+            files = [path for part in parts for path in sorted(self._folder(part).rglob("*"))]
+            for path in filter(Path.is_file, files):
+                digest.update(path.name.encode() + path.read_bytes())
+        return digest.hexdigest()
+
+
+@frozen(eq=False)
+class PocketText:
+    """A word-level tokenizer and a T5 encoder"""
+
+    tokenizer: PreTrainedTokenizerFast
+    network: T5EncoderModel
+
+    @torch.no_grad()
+    def embed(self, prompts: Sequence[str]) -> Tensor:  # (B, L, D)
+        """Padded to one length and unmasked, as in CogVideoX; longer prompts are cut."""
+        tokens = self.tokenizer(
+            list(prompts),
+            padding="max_length",
+            max_length=text.LENGTH,
+            truncation=True,
+            return_tensors="pt",
+        )
+        return self.network(tokens.input_ids.to(self.network.device))[0]
+
+
+@frozen(eq=False)
+class PocketCodec:
+    """The patch codec behind a VAE's interface"""
+
+    patches: codec.PatchCodec
+
+    def encode(self, pixels: Tensor, rng: Generator) -> Tensor:
+        """(B, 3, frames, height, width) in [-1, 1] -> (B, C, F, H, W); `rng` is not drawn from."""
+        return self.patches.encode(pixels)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """(B, C, F, H, W) -> (B, 3, frames, height, width) in [-1, 1]."""
+        return self.patches.decode(latents).clamp(-1, 1)
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Keep transformers from drawing one for 70 kB."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+@hookimpl
+def jt_backbones() -> dict[str, type]:
+    return {"pocket": Pocket}
