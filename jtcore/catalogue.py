@@ -1,6 +1,7 @@
 """What `jt-plugins` prints: every kind with its first line, or one kind with its options."""
 
 import inspect
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, get_type_hints
 
@@ -45,7 +46,11 @@ def _details(plugins: Plugins, wanted: str) -> Iterator[str]:
 
 def _option(field: attrs.Attribute, hint: Any) -> str:
     default = "required" if field.default is attrs.NOTHING else f"default {_default(field)!r}"
-    return f"  {field.name}: {inspect.formatannotation(hint).replace('typing.', '')}, {default}"
+    bounds = "".join(
+        f", {bound}" for bound in re.findall(r"x [<>]=? [^\s>)]+", repr(field.validator))
+    )
+    hinted = inspect.formatannotation(hint).replace("typing.", "")
+    return f"  {field.name}: {hinted}, {default}{bounds.replace('x ', '')}"
 
 
 def _default(field: attrs.Attribute) -> Any:

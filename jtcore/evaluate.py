@@ -32,8 +32,9 @@ def summarise(measured: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict
     summary: dict[str, dict[str, dict[str, float]]] = {}
     for model in dict.fromkeys(entry["model"] for entry in measured):
         rows = [entry["metrics"] for entry in measured if entry["model"] == model]
+        names = dict.fromkeys(name for row in rows for name in row)
         summary[model] = {
-            name: _statistics([row[name] for row in rows if name in row]) for name in rows[0]
+            name: _statistics([row[name] for row in rows if name in row]) for name in names
         }
     return summary
 

@@ -18,14 +18,17 @@ SHIPPED = ("recipes", "ablations")
 
 
 def find_recipe(argument: str) -> Path:
-    """A path, or the name of a shipped recipe or ablation. Raises JtError."""
+    """A path, or the name of what is shipped, from anywhere: `jointtuner_pocket`,
+    `ablations/jointtuner_pocket`. Raises JtError."""
     path = Path(argument)
     if path.is_file():
         return path
-    shipped = {p.stem: p for folder in SHIPPED for p in _shipped(folder)}
-    if argument in shipped:
-        return shipped[argument]
-    names = ", ".join(sorted(shipped))
+    shipped = {f"{folder}/{p.stem}": p for folder in SHIPPED for p in _shipped(folder)}
+    name = argument.removesuffix(".toml")
+    for candidate in (name, f"recipes/{name}"):
+        if candidate in shipped:
+            return shipped[candidate]
+    names = ", ".join(name.removeprefix("recipes/") for name in shipped)
     raise JtError(f"no such file, nor a shipped recipe: {argument!r}; shipped are {names}")
 
 

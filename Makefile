@@ -1,0 +1,44 @@
+# `make run` and `make test` do all their set-up in .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: run test test-slow lint format smoke bench clean
+
+run: $(INSTALLED) data/pocket/subject
+	$(BIN)/jt-run jointtuner_pocket
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+smoke: $(INSTALLED) data/pocket/subject
+	$(BIN)/python tests/smoke.py
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks
+
+data/pocket/subject: | $(INSTALLED)
+	$(BIN)/jt-pocket draw data/pocket
+
+# torch first, and pinned: an unpinned one brings gigabytes of CUDA to a machine without a GPU
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name one with make PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,lint]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info
