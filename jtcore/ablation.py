@@ -61,7 +61,9 @@ def run_folders(folder: Path) -> list[Path]:
 
 def write_table(folder: Path) -> str:
     """Write `ablation.csv` and `ablation.md`: a row for each variant. Returns the table."""
-    rows = {run.name: _numbers(read_json(run / "metrics.json")) for run in run_folders(folder)}
+    rows = {
+        run.name: _numbers(read_json(run / "metrics.json") or {}) for run in run_folders(folder)
+    }
     columns = list(dict.fromkeys(name for row in rows.values() for name in row))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

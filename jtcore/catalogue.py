@@ -3,11 +3,12 @@
 import inspect
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, get_type_hints
+from typing import Any
 
 import attrs
 
 from jtcore.errors import JtError
+from jtcore.hints import option_types
 from jtcore.plugins import Plugins, load_plugins
 
 
@@ -40,7 +41,7 @@ def _details(plugins: Plugins, wanted: str) -> Iterator[str]:
         spec = plugins.families[family][kind]
         origin = plugins.origins[plugins.providers[family, kind]]
         yield f"{family}.{kind} ({origin.file})\n\n{_documentation(spec)}\n\noptions:"
-        hints = get_type_hints(spec)
+        hints = option_types(spec)
         yield from (_option(field, hints[field.name]) for field in attrs.fields(spec) if field.init)
 
 

@@ -50,16 +50,16 @@ def proceed(folder: Path, quiet: bool) -> None:
     Raises JtError, and Interrupted where a signal asked to end.
     """
     say, folder = speaker(quiet), folder.absolute()
-    runs = ablation.run_folders(folder) or [folder]
+    runs = ablation.run_folders(folder)
     with stop_on_signals(say) as stop:
         try:
-            for run in runs:
-                _proceed_run(Run(run, say, quiet), stop)
+            if runs:
+                _proceed_ablation(folder, [Run(run, say, quiet) for run in runs], stop)
+            else:
+                _proceed_run(Run(folder, say, quiet), stop)
         except Interrupted:
             say(f"stopped; continue with: jt-run --resume {_relative(folder)}")
             raise
-    if runs != [folder]:
-        say(ablation.write_table(folder))
     say(f"\n{_relative(folder)} is complete. To look at it:\n{_directions(folder)}")
 
 
@@ -80,6 +80,19 @@ def checked(table: Table) -> tuple[dict[str | None, Recipe], Plugins]:
     if problems:
         raise JtError(problems)
     return recipes, plugins
+
+
+def _proceed_ablation(folder: Path, runs: Sequence[Run], stop: Stop) -> None:
+    """One run after another; one that fails leaves the others be. Raises JtError in the end."""
+    problems = []
+    for run in runs:
+        try:
+            _proceed_run(run, stop)
+        except JtError as error:
+            problems += [f"variant.{run.folder.name}: {problem}" for problem in error.problems]
+    runs[0].say(ablation.write_table(folder))
+    if problems:
+        raise JtError(problems)
 
 
 def _proceed_run(run: Run, stop: Stop) -> None:

@@ -17,6 +17,7 @@ from pluggy import PluginManager
 
 from jtcore import hooks
 from jtcore.errors import JtError
+from jtcore.hints import option_types
 
 BUILT_IN = "jtplugins"  # the one place where core names the package of plugins
 FOLDERS = ("backbones", "adapters", "losses", "metrics", "observers")
@@ -142,6 +143,7 @@ def _provided(manager: PluginManager, module: ModuleType) -> list[tuple[str, str
                 raise TypeError(f"{hook}: {kind!r} is not an attrs class")
             if not callable(getattr(spec, method, None)) or method not in dir(spec):
                 raise TypeError(f"{hook}: {spec.__name__} has no method {method!r}")
+            option_types(spec)
             found.append((family, kind, spec))
     if manager.parse_hookimpl_opts(module, "jt_observers"):
         makers = module.jt_observers()

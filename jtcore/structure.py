@@ -1,17 +1,17 @@
 """Tables become frozen attrs classes: strictly, and with all problems at once."""
 
 import math
-import types
 from collections.abc import Mapping
 from difflib import get_close_matches
 from re import fullmatch
 from types import SimpleNamespace
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin
 
 import attrs
 from attrs import frozen
 
 from jtcore.errors import JtError
+from jtcore.hints import is_optional, option_types, without_none
 from jtcore.plugins import Plugins
 
 NAME = r"[A-Za-z0-9_-]+"  # names become file names and TensorBoard tags
@@ -89,7 +89,7 @@ class _Structuring:
         if not isinstance(table, Mapping):
             return self._problem(path, f"expected a table, got {_shown(table)}")
         table = dict(table)
-        hints = get_type_hints(cls)
+        hints = option_types(cls)
         fields = [field for field in attrs.fields(cls) if field.init]
         values = {f.name: self._field(f, hints[f.name], table, path) for f in _inline_last(fields)}
         self._unknown_keys(table, [f.name for f in fields], path)
@@ -152,8 +152,8 @@ class _Structuring:
             return self.component(family, value, path)
         if attrs.has(hint):
             return self.attrs_class(hint, value, path)
-        if origin in (Union, types.UnionType):
-            return self._value(_without_none(hint), value, path, family)
+        if is_optional(hint):
+            return self._value(without_none(hint), value, path, family)
         if origin is Literal:
             return self._literal(get_args(hint), value, path)
         if origin is tuple:
@@ -225,11 +225,6 @@ def _or_default(field: attrs.Attribute, value: Any) -> Any:
 
 def _join(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
-
-
-def _without_none(hint: Any) -> Any:
-    (inner,) = (arg for arg in get_args(hint) if arg is not type(None))
-    return inner
 
 
 def _shown(value: Any) -> str:

@@ -1,0 +1,150 @@
+"""The `[data.NAME]` tables of a recipe: which files, how they are framed, what is wrong with them.
+
+Recipes are read without torch: only checks that open files import it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from glob import glob
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from attrs import field, frozen
+from attrs.validators import deep_iterable, ge, gt, in_, optional
+
+from jtcore.errors import JtError
+
+if TYPE_CHECKING:
+    from jtcore.types import BackboneSpec
+
+
+@frozen
+class Data:
+    """Pictures or videos with captions, as an endless stream of samples of one shape
+
+    source: a file, a folder or a pattern like `clips/*.mp4`, from where the command runs
+    size: height and width; a picture is scaled to cover them, then its centre is cut out
+    prompt: the caption of every file; without it each has a `.txt` of its own name beside it
+    frames: of a clip; 1 takes single pictures, out of videos as well
+    batch: samples of a draw
+    fps: frames per second, taken by the times that the file states
+    stride: every n-th frame; without `fps` and `stride` a clip is spread over the whole file
+    clips: how many clips are cut from a file, evenly placed; a draw takes one of them
+    short: a file with too few frames is an "error", or its last frame is held: "repeat"
+    flip: half of the draws are mirrored
+    masks: a folder with a PNG of the same name for each picture: white where the subject is
+    """
+
+    source: str
+    size: tuple[int, int] = field(validator=deep_iterable(ge(1)))
+    prompt: str | None = None
+    frames: int = field(default=1, validator=ge(1))
+    batch: int = field(default=1, validator=ge(1))
+    fps: float | None = field(default=None, validator=optional(gt(0)))
+    stride: int | None = field(default=None, validator=optional(ge(1)))
+    clips: int = field(default=1, validator=ge(1))
+    short: Literal["error", "repeat"] = field(default="error", validator=in_(("error", "repeat")))
+    flip: bool = False
+    masks: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if self.fps is not None and self.stride is not None:
+            raise ValueError("expected fps or stride, got both")
+
+    @property
+    def medium(self) -> Literal["image", "video"]:
+        """What its parts are to a loss."""
+        return "image" if self.frames == 1 else "video"
+
+
+def data_problems(name: str, data: Data, spec: BackboneSpec) -> list[str]:
+    """All that would stop training on the data; each begins with its place in the recipe."""
+    place = f"data.{name}"
+    found = list(_shape_problems(place, data, spec))
+    try:
+        for path in reference_files(data):
+            found += _file_problems(place, path, data)
+    except JtError as error:
+        found.append(f"{place}.source: {error}")
+    return found
+
+
+def reference_files(data: Data) -> list[Path]:
+    """Its pictures and videos in order of name; hidden files and captions are passed over.
+
+    Raises JtError where there is none.
+    """
+    source = Path(data.source)
+    if source.is_dir():
+        found = source.iterdir()
+    elif source.exists():  # a name may hold what would be a pattern
+        found = [source]
+    else:
+        found = map(Path, glob(data.source, recursive=True))  # noqa: PTH207 - absolute ones too
+    files = sorted(path for path in found if path.is_file() and _may_be_shown(path))
+    if not files:
+        what = "is a folder without" if source.is_dir() else "matches no"
+        raise JtError(f"{data.source!r} {what} picture or video")
+    return files
+
+
+def captions(data: Data) -> list[str]:
+    """The caption of each file, in the order of `reference_files`.
+
+    Raises JtError that names every file without one.
+    """
+    found, problems = [], []
+    for path in reference_files(data):
+        try:
+            found.append(caption(path, data))
+        except JtError as error:
+            problems += error.problems
+    if problems:
+        raise JtError(problems)
+    return found
+
+
+def caption(path: Path, data: Data) -> str:
+    """What is seen in a file. Raises JtError."""
+    if data.prompt is not None:
+        return data.prompt
+    beside = path.with_suffix(".txt")
+    if not beside.is_file():
+        raise JtError(f"{path}: has no caption; give `prompt`, or write {beside.name} beside it")
+    try:
+        words = beside.read_text(encoding="utf-8").split()
+    except UnicodeDecodeError as error:
+        raise JtError(f"{beside}: expected UTF-8, got byte {error.start} {error.reason}") from error
+    if not words:
+        raise JtError(f"{beside}: is empty, expected the caption of {path.name}")
+    return " ".join(words)
+
+
+def _may_be_shown(path: Path) -> bool:
+    return path.suffix != ".txt" and not path.name.startswith(".")
+
+
+def _shape_problems(place: str, data: Data, spec: BackboneSpec) -> Iterator[str]:
+    """The first of size and frames that the backbone cannot take."""
+    for key, frames in (("size", 1), ("frames", data.frames)):
+        try:
+            spec.latent_shape(frames, *data.size)
+        except ValueError as error:
+            yield f"{place}.{key}: {error}"
+            return
+
+
+def _file_problems(place: str, path: Path, data: Data) -> Iterator[str]:
+    from jtcore.clips import clips_of, read_mask
+
+    checks = {"prompt": caption, "source": clips_of}
+    if data.masks is not None:
+        checks["masks"] = read_mask
+    for key, check in checks.items():
+        try:
+            check(path, data)
+        except JtError as error:
+            yield from (f"{place}.{key}: {problem}" for problem in error.problems)
+            if key == "source":
+                return  # a mask cannot be compared to what cannot be read

@@ -1,0 +1,186 @@
+"""Data and captions as the denoiser takes them: encoded once, cached, drawn without end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache as once
+from pathlib import Path
+
+import av
+import PIL
+import torch
+from attrs import frozen
+from torch import Generator, Tensor
+from torch.nn.functional import adaptive_avg_pool3d
+
+from jtcore.cache import Cache, digest
+from jtcore.clips import mask_of, read_clips, read_mask
+from jtcore.data import Data, caption, reference_files
+from jtcore.decode import is_transparent
+from jtcore.errors import JtError
+from jtcore.files import sha256
+from jtcore.framing import flip
+from jtcore.rng import generator
+from jtcore.types import BackboneSpec, Codec, Part
+
+CODE = 1  # raised when equal files and options would be encoded to other tensors
+LIBRARIES = f"torch {torch.__version__}, av {av.__version__}, Pillow {PIL.__version__}"
+MUCH = 0.2  # the share of a picture from which cropping is told
+
+
+@frozen(eq=False)
+class Item:
+    """A file, encoded: V variants, which are its clips, and then their mirror images."""
+
+    prompt: str
+    latents: Tensor  # (V, C, F, H, W)
+    mask: Tensor | None  # (V, 1, F, H, W) in [0, 1]
+
+
+@frozen(eq=False)
+class Stream:
+    """The files of one `[data.NAME]` table, drawn without end. It has no state."""
+
+    name: str
+    items: Sequence[Item]
+    batch: int
+    device: torch.device  # of the parts; items wait on the CPU
+
+    def __len__(self) -> int:
+        """How many files there are."""
+        return len(self.items)
+
+    def part(
+        self, seed: tuple[int | str, ...], draw: int, rng: Generator, texts: Mapping[str, Tensor]
+    ) -> Part:
+        """The samples of a draw, numbered from 0.
+
+        Which files is a function of `seed` and `draw`: all in random order, then all in another.
+        Which variant of each is drawn from `rng`. `texts` has an (L, D) for each caption.
+        """
+        chosen = [self._file(seed, draw * self.batch + place) for place in range(self.batch)]
+        variants = [int(torch.randint(len(i.latents), (), generator=rng)) for i in chosen]
+        return self._part(chosen, variants, texts)
+
+    def single(self, index: int, texts: Mapping[str, Tensor]) -> Part:
+        """The first clip of one file, as it is on disk."""
+        return self._part([self.items[index]], [0], texts)
+
+    def _file(self, seed: tuple[int | str, ...], position: int) -> Item:
+        epoch, place = divmod(position, len(self.items))
+        order = torch.randperm(len(self.items), generator=generator(*seed, self.name, epoch))
+        return self.items[order[place]]
+
+    def _part(self, items: list[Item], variants: list[int], texts: Mapping[str, Tensor]) -> Part:
+        pairs = list(zip(items, variants, strict=True))
+        masked = items[0].mask is not None
+        return Part(
+            latents=torch.stack([i.latents[v] for i, v in pairs]).to(self.device),
+            text=torch.stack([texts[i.prompt] for i in items]).to(self.device),
+            prompts=tuple(i.prompt for i in items),
+            stream=self.name,
+            mask=torch.stack([i.mask[v] for i, v in pairs]).to(self.device) if masked else None,
+        )
+
+
+def load_stream(
+    name: str,
+    data: Data,
+    spec: BackboneSpec,
+    cache: Cache,
+    device: torch.device,
+    say: Callable[[str], None],
+) -> Stream:
+    """Encode the files that the cache does not have; the codec is loaded only for those, and
+    freed. `say` is told what a person should know. Raises JtError."""
+    codec = once(lambda: spec.load_codec(device))
+    items, cropped = [], {}
+    for path in reference_files(data):
+        key = _item_key(path, data, spec)
+        encode = once(lambda p=path, k=key: _encode(p, data, spec, codec, device, digest(k)))
+        found = cache.get_or_make(key, encode)
+        items.append(Item(caption(path, data), found["latents"], found.get("mask")))
+        cropped[path.name] = float(found["cropped"])
+        if found["transparent"]:
+            say(f"data.{name}: {path.name}: its transparent pixels are laid on white")
+    _tell_cropped(name, cropped, say)
+    return Stream(name, items, data.batch, device)
+
+
+def embed_texts(
+    prompts: Sequence[str], spec: BackboneSpec, cache: Cache, device: torch.device
+) -> dict[str, Tensor]:
+    """Each caption's embedding, (L, D), on the CPU. The text encoder is loaded only for those that
+    the cache does not have, and freed."""
+    encoder = once(lambda: spec.load_text_encoder(device))
+    shaping = {"what": "text", "code": CODE, "libraries": LIBRARIES}
+    shaping["encoder"] = spec.text_identity()
+
+    @torch.no_grad()
+    def embed(prompt: str) -> dict[str, Tensor]:
+        return {"text": encoder().embed([prompt])[0]}  # alone: no other caption shapes it
+
+    return {
+        prompt: cache.get_or_make(shaping | {"prompt": prompt}, lambda p=prompt: embed(p))["text"]
+        for prompt in prompts
+    }
+
+
+def _item_key(path: Path, data: Data, spec: BackboneSpec) -> dict[str, str | int | float | None]:
+    """All that shapes an item's tensors."""
+    mask = mask_of(path, data)
+    height, width = data.size
+    return {
+        "what": "latents",
+        "code": CODE,
+        "libraries": LIBRARIES,
+        "file": sha256(path),
+        "kind": path.suffix.lower(),
+        "mask": sha256(mask) if mask else None,
+        "height": height,
+        "width": width,
+        "frames": data.frames,
+        "fps": data.fps,
+        "stride": data.stride,
+        "clips": data.clips,
+        "short": data.short,
+        "flip": data.flip,
+        "codec": spec.codec_identity(),
+    }
+
+
+@torch.no_grad()
+def _encode(
+    path: Path,
+    data: Data,
+    spec: BackboneSpec,
+    codec: Callable[[], Codec],
+    device: torch.device,
+    seed: str,
+) -> dict[str, Tensor]:
+    """The tensors of an `Item`; what the codec draws is a function of `seed` and the variant."""
+    clips, share = read_clips(path, data)
+    shape = spec.latent_shape(data.frames, *data.size)
+    variants = [*clips, *map(flip, clips)] if data.flip else clips
+    latents = []
+    for number, pixels in enumerate(variants):
+        scaled = (pixels[None].float() / 127.5 - 1).to(device)
+        latents.append(codec().encode(scaled, generator(seed, number))[0].cpu())
+        assert latents[-1].shape == shape, f"{latents[-1].shape} encoded, {shape} announced"
+    made = {"latents": torch.stack(latents)}
+    if not made["latents"].isfinite().all():
+        raise JtError(f"{path}: the codec encodes it to numbers that are not finite")
+    if data.masks is not None:
+        mask = read_mask(path, data).float() / 255
+        masks = [mask, flip(mask)] if data.flip else [mask]
+        made["mask"] = torch.stack([adaptive_avg_pool3d(each, shape[1:]) for each in masks])
+    facts = {"cropped": share, "transparent": float(is_transparent(path))}
+    return made | {name: torch.tensor(value) for name, value in facts.items()}
+
+
+def _tell_cropped(name: str, cropped: Mapping[str, float], say: Callable[[str], None]) -> None:
+    """One line for all files."""
+    much = sorted((file for file, share in cropped.items() if share > MUCH), key=cropped.get)
+    if much:
+        others = f", and more than {MUCH:.0%} of {len(much) - 1} others" if len(much) > 1 else ""
+        say(f"data.{name}: {much[-1]}: {cropped[much[-1]]:.0%} of it is cropped away{others}")
