@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import av
@@ -21,26 +22,54 @@ ENLARGED = 8  # times, for people to look at; what a trainer reads shrinks back 
 FPS = 8
 NAME = "sks"  # what captions call the subject
 
+Look = tuple[str, str]
+
 
 def draw(
     out: Path, subject: str, motion: str, seed: int = 0, pictures: int = 4, videos: int = 4
 ) -> None:
     """Write `out`/subject/NN.png and `out`/motion/NN.mp4, each with its caption in NN.txt.
 
-    The motion is shown by other performers, before other backgrounds, than the subject. Raises
-    JtError where a folder holds files that would be left beside the drawn ones.
+    `out`/held_out/ has as many more of both for validation. Raises JtError where a folder holds
+    files that would be left beside the drawn ones.
     """
-    _refuse_others(out / "subject", pictures, ".png")
-    _refuse_others(out / "motion", videos, ".mp4")
+    shown, held_out = data_sets(subject, motion, seed, pictures, videos)
+    for folder, (subjects, motions) in ((out, shown), (out / "held_out", held_out)):
+        _refuse_others(folder / "subject", pictures, ".png")
+        _refuse_others(folder / "motion", videos, ".mp4")
+        for index, scene in enumerate(subjects):
+            _write_picture(folder / "subject" / f"{index:02}.png", render([scene], 1)[0])
+            words = sentence(NAME, scene.sprite.name, "stays", scene.anchor, scene.background.words)
+            _write_text(folder / "subject" / f"{index:02}.txt", words)
+        for index, scene in enumerate(motions):
+            _write_video(folder / "motion" / f"{index:02}.mp4", render([scene])[0])
+            _write_text(folder / "motion" / f"{index:02}.txt", caption(scene))
+
+
+Scenes = tuple[list[Scene], list[Scene]]  # of the subject, of the motion
+
+
+def data_sets(
+    subject: str, motion: str, seed: int, pictures: int, videos: int
+) -> tuple[Scenes, Scenes]:
+    """What is trained on, and what is held out.
+
+    The motion is shown by other performers, before other backgrounds, than the subject; and the
+    held-out half has other performers again, with the backgrounds of subject and motion exchanged.
+    """
     rng = np.random.default_rng(seed)
     grounds = [str(name) for name in rng.permutation(list(GROUNDS))]
-    for index, scene in enumerate(subject_scenes(subject, grounds[:3], pictures, rng)):
-        _write_picture(out / "subject" / f"{index:02}.png", render([scene], 1)[0])
-        words = sentence(NAME, scene.sprite.name, "stays", scene.anchor, scene.background.words)
-        _write_text(out / "subject" / f"{index:02}.txt", words)
-    for index, scene in enumerate(motion_scenes(motion, grounds[3:], videos, rng)):
-        _write_video(out / "motion" / f"{index:02}.mp4", render([scene])[0])
-        _write_text(out / "motion" / f"{index:02}.txt", caption(scene))
+    ours, theirs = grounds[:3], grounds[3:]
+    shown = (
+        subject_scenes(subject, ours, pictures, rng),
+        motion_scenes(motion, theirs, videos, rng),
+    )
+    known = {_look(scene.sprite) for scene in shown[1]}
+    held_out = (
+        subject_scenes(subject, theirs, pictures, rng),
+        motion_scenes(motion, ours, videos, rng, known),
+    )
+    return shown, held_out
 
 
 def subject_scenes(
@@ -56,14 +85,18 @@ def subject_scenes(
 
 
 def motion_scenes(
-    motion: str, grounds: list[str], count: int, rng: np.random.Generator
+    motion: str,
+    grounds: list[str],
+    count: int,
+    rng: np.random.Generator,
+    but: Collection[Look] = (),
 ) -> list[Scene]:
-    """Performers that pretraining knows doing the held-out `motion`, on `grounds` in turn."""
+    """Performers that pretraining knows, `but` some, doing the held-out `motion` on `grounds`."""
     assert motion in HELD_OUT, motion
     performers: list[Sprite] = []
     while len(performers) < count:
         performer = draw_sprite(rng)
-        if (performer.name, performer.look) not in {(p.name, p.look) for p in performers}:
+        if _look(performer) not in {*but, *map(_look, performers)}:
             performers.append(performer)
     return [
         Scene(performer, motion, anchor, Background(grounds[index % len(grounds)]))
@@ -71,6 +104,11 @@ def motion_scenes(
             zip(performers, _anchors(count, rng), strict=True)
         )
     ]
+
+
+def _look(sprite: Sprite) -> Look:
+    """What captions say of a sprite, by which people tell it from others."""
+    return sprite.name, sprite.look
 
 
 def _anchors(count: int, rng: np.random.Generator) -> list[str]:

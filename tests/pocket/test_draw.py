@@ -2,14 +2,15 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 from jtplugins.pocket import cli
-from jtplugins.pocket.draw import draw, motion_scenes, subject_scenes
+from jtplugins.pocket.captions import caption
+from jtplugins.pocket.draw import data_sets, draw
 from jtplugins.pocket.held_out import SUBJECTS
-from jtplugins.pocket.sprites import GROUNDS
 from jtplugins.pocket.world import render
 from PIL import Image
 
@@ -22,11 +23,13 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def scenes():
-    rng = np.random.default_rng(3)
-    grounds = [str(name) for name in rng.permutation(list(GROUNDS))]
-    subject = subject_scenes("wug", grounds[:3], 4, rng)
-    return subject, motion_scenes("eightwise", grounds[3:], 4, rng)
+def sets():
+    return data_sets("wug", "eightwise", 3, 4, 4)
+
+
+@pytest.fixture(scope="module")
+def scenes(sets):
+    return sets[0]
 
 
 def shrunk(frames):  # bytes (F, 192, 192, 3) -> (3, F, 24, 24) in [-1, 1], as a trainer reads it
@@ -65,9 +68,26 @@ def test_the_motion_has_other_performers_and_backgrounds(scenes):
     assert not {scene.background for scene in subject} & {scene.background for scene in motion}
 
 
+def test_what_is_held_out_has_other_performers_and_exchanged_backgrounds(sets):
+    (subject, motion), (held_subject, held_motion) = sets
+    looks = [{(s.sprite.name, s.sprite.look) for s in scenes} for scenes in (motion, held_motion)]
+    assert not looks[0] & looks[1]
+    assert {s.sprite for s in held_subject} == {SUBJECTS["wug"]}
+    assert not {s.background for s in subject} & {s.background for s in held_subject}
+    assert not {s.background for s in motion} & {s.background for s in held_motion}
+
+
+def test_what_is_held_out_is_drawn_beside_the_rest(folder, sets):
+    motion = sets[1][1]
+    names = {path.name for path in (folder / "held_out").glob("*/*") if path.suffix != ".txt"}
+    assert names == {f"{i:02}.mp4" for i in range(4)} | {f"{i:02}.png" for i in range(4)}
+    captions = [(folder / f"held_out/motion/{i:02}.txt").read_text() for i in range(4)]
+    assert captions == [f"{caption(scene)}\n" for scene in motion]
+
+
 def test_the_same_seed_draws_the_same_bytes(folder, tmp_path):
     draw(tmp_path, "wug", "eightwise", seed=3)
-    for path in folder.glob("*/*"):
+    for path in filter(Path.is_file, folder.rglob("*")):
         assert (tmp_path / path.relative_to(folder)).read_bytes() == path.read_bytes()
 
 
