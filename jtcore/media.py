@@ -38,6 +38,7 @@ def write_video(path: Path, video: Tensor, fps: float) -> None:  # (3, F, H, W) 
         stream = file.add_stream("libx264", rate=rate, options={"crf": "12"})
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
+        stream.thread_count = 1  # the loss, and so a metric, depends on how many there are
         for pixels in frames:
             file.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         file.mux(stream.encode())
