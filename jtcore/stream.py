@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache as once
+from functools import partial
 from pathlib import Path
 
 import av
@@ -97,7 +98,7 @@ def load_stream(
     items, cropped = [], {}
     for path in reference_files(data):
         key = _item_key(path, data, spec)
-        encode = once(lambda p=path, k=key: _encode(p, data, spec, codec, device, digest(k)))
+        encode = partial(_encode, path, data, spec, codec, device, digest(key))
         found = cache.get_or_make(key, encode)
         items.append(Item(caption(path, data), found["latents"], found.get("mask")))
         cropped[path.name] = float(found["cropped"])
