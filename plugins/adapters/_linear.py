@@ -38,7 +38,7 @@ class LinearAdapter(Adapter):
     ) -> Tensor | None:  # (N, ..., out), or None to leave the output as it is
         if self.current is None:
             return None
-        return output + update(inputs[0], self.current).to(output.dtype)
+        return output + update(inputs[0], self.current)
 
 
 class LowRank(nn.Module):

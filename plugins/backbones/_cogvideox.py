@@ -38,7 +38,7 @@ Grid = tuple[int, int]  # rows and columns of tokens
 class CogVideoXBackbone:
     """A denoiser that predicts v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x0
 
-    Noise and schedule are computed in float32, whatever the denoiser computes in.
+    Noise and schedule are float32, whatever the latents are and the denoiser computes in.
     """
 
     denoiser: CogVideoXTransformer3DModel
@@ -54,11 +54,10 @@ class CogVideoXBackbone:
         noise = torch.randn(latents.shape, generator=rng).to(latents.device)
         alpha_bar = alpha_bars[times].view(-1, 1, 1, 1, 1)
         signal, sigma = (root.sqrt().to(noise) for root in (alpha_bar, 1 - alpha_bar))
-        x0 = latents.float()
         return Noised(
-            latents=signal * x0 + sigma * noise,
+            latents=signal * latents + sigma * noise,
             times=times.to(latents.device),
-            target=signal * noise - sigma * x0,
+            target=signal * noise - sigma * latents,
         )
 
     def predict(

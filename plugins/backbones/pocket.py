@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 
 from jtcore import JtError, hookimpl
 
-from ..pocket import codec, models, text
+from ..pocket import codec, models, text, world
 from ._cogvideox import CogVideoXBackbone, freeze, load_denoiser
 
 if TYPE_CHECKING:  # importing transformers costs seconds
@@ -36,21 +36,21 @@ class Pocket:
     seed: int = field(default=0, validator=ge(0))
 
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
-        """(C, F, H, W) of a clip in px. Raises ValueError where blocks of pixels do not fill it."""
-        side = codec.BLOCK
-        if height % side or width % side:
-            near = "x".join(str(max(1, round(size / side)) * side) for size in (height, width))
+        """(C, F, H, W) of a clip in px. Raises ValueError where it is not of the one size there is:
+        positions are part of the weights."""
+        side = world.SIZE
+        if (height, width) != (side, side):
             raise ValueError(
-                f"pocket needs height and width in multiples of {side} px, found {height}x{width};"
-                f" the nearest is {near}"
+                f"pocket knows one size of frame, found {height}x{width} px; the nearest is"
+                f" {side}x{side}"
             )
-        return codec.CHANNELS, frames, height // side, width // side
+        return codec.CHANNELS, frames, side // codec.BLOCK, side // codec.BLOCK
 
     def text_identity(self) -> str:
-        return self._identity(text.__file__, "text_encoder", "tokenizer")
+        return self._identity("text_encoder", "tokenizer")
 
     def codec_identity(self) -> str:
-        return self._identity(codec.__file__, "codec")
+        return self._identity("codec")
 
     def load_text_encoder(self, device: torch.device) -> PocketText:
         from transformers import PreTrainedTokenizerFast, T5EncoderModel
@@ -99,15 +99,16 @@ class Pocket:
             ' `jt-pocket pretrain` wrote, "shipped" or "random"'
         )
 
-    def _identity(self, code: str, *parts: str) -> str:
-        """A hash of all that shapes what the `parts` answer."""
-        digest = sha256(Path(code).read_bytes() + Path(__file__).read_bytes())
+    def _identity(self, *parts: str) -> str:
+        """A hash of the files of `parts`, or of the seed, and of the code that reads them."""
+        files = [Path(__file__), *sorted(Path(models.__file__).parent.glob("*.py"))]
+        digest = sha256()
         if self.weights == "random":
             digest.update(f"random {self.seed}".encode())
         else:
-            files = [path for part in parts for path in sorted(self._folder(part).rglob("*"))]
-            for path in filter(Path.is_file, files):
-                digest.update(path.name.encode() + path.read_bytes())
+            files += [path for part in parts for path in sorted(self._folder(part).iterdir())]
+        for file in files:
+            digest.update(file.name.encode() + file.read_bytes())
         return digest.hexdigest()
 
 

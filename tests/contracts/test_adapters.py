@@ -174,6 +174,9 @@ def test_autocast_to_bfloat16_rounds_and_no_more(spec, backbone, question):
 
 
 @every_adapter
-def test_an_adapter_can_be_attached_to_shapes_alone(spec, backbone):
+def test_an_adapter_of_shapes_alone_is_attached_without_drawing_weights(spec, backbone):
     backbone.denoiser.to("meta")
-    assert {weight.device.type for weight in attach(spec, backbone).parameters()} == {"meta"}
+    before = torch.get_rng_state()
+    adapter = spec.attach(backbone, {})
+    assert {weight.device.type for weight in adapter.parameters()} == {"meta"}
+    assert torch.equal(torch.get_rng_state(), before)

@@ -69,9 +69,9 @@ def test_identities_follow_the_files_that_matter(tmp_path):
 
 
 def test_a_size_that_does_not_fit_is_refused_with_the_nearest():
-    message = "pocket needs height and width in multiples of 6 px, found 25x2; the nearest is 24x6"
+    message = "pocket knows one size of frame, found 48x64 px; the nearest is 24x24"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        Pocket().latent_shape(8, 25, 2)
+        Pocket().latent_shape(8, 48, 64)
 
 
 def test_a_folder_without_weights_is_named_with_what_was_expected(tmp_path, monkeypatch):
