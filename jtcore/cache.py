@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from jtcore.errors import JtError
 from jtcore.files import write_atomically
 
 Key = Mapping[str, str | int | float | None]
@@ -29,7 +30,8 @@ def cache_folder() -> Path:
 class Cache:
     """A folder of safetensors files, each named by the digest of its key.
 
-    Processes may share it. A file that is torn or was changed is made again.
+    Processes may share it. A file that is torn or was changed is made again. Raises JtError where
+    the folder cannot be written to.
     """
 
     folder: Path
@@ -41,8 +43,13 @@ class Cache:
         if found is not None:
             return found
         made = {name: tensor.detach().cpu().contiguous() for name, tensor in make().items()}
-        with write_atomically(path) as aside:
-            aside.write_bytes(save(made, {"key": _canonical(key), "sha256": _checksum(made)}))
+        try:
+            with write_atomically(path) as aside:
+                aside.write_bytes(save(made, {"key": _canonical(key), "sha256": _checksum(made)}))
+        except OSError as error:
+            raise JtError(
+                f"cache {self.folder}: {error.strerror}; name another folder with $JT_CACHE"
+            ) from error
         return made
 
 

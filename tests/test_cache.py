@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from jtcore.cache import Cache, cache_folder, digest
+from jtcore.errors import JtError
 
 KEY = {"file": "abc", "frames": 49, "fps": 8.0, "mask": None}
 
@@ -125,3 +126,13 @@ def test_the_cache_folder_is_else_the_users(monkeypatch, tmp_path):
     monkeypatch.delenv("JT_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "jtcore"
+
+
+def test_a_folder_that_cannot_be_written_to_is_named_with_the_cure(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    folder = tmp_path / "file" / "cache"
+    with pytest.raises(JtError) as error:
+        Cache(folder).get_or_make({"a": 1}, lambda: {"x": torch.zeros(1)})
+    assert str(error.value) == (
+        f"cache {folder}: Not a directory; name another folder with $JT_CACHE"
+    )

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-import av
 import numpy as np
+import torch
 from PIL import Image
 
 from jtcore.errors import JtError
 from jtcore.files import write_atomically
+from jtcore.media import write_video
 
 from .captions import caption, sentence
 from .held_out import SUBJECTS
@@ -130,15 +131,7 @@ def _write_picture(path: Path, pixels: np.ndarray) -> None:  # (3, 1, H, W) in [
 
 
 def _write_video(path: Path, pixels: np.ndarray) -> None:  # (3, F, H, W) in [-1, 1]
-    frames = _enlarged(pixels)
-    with write_atomically(path) as aside, av.open(aside, "w", format="mp4") as file:
-        stream = file.add_stream("libx264", rate=FPS, options={"crf": "10"})
-        stream.thread_count = 1  # the bytes of several threads vary
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        for frame in frames:
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        file.mux(stream.encode())
+    write_video(path, torch.from_numpy(pixels / 2 + 0.5), FPS)
 
 
 def _enlarged(pixels: np.ndarray) -> np.ndarray:  # (3, F, H, W) -> bytes (F, 8 H, 8 W, 3)
