@@ -46,6 +46,7 @@ class LowRank(nn.Module):
 
     Parameters are float32 whatever the linear is, and computed with in the input's dtype, as
     autocast does. `down` starts from N(0, 1/rank^2) ("normal") or U(+-1/sqrt(in)) ("kaiming").
+    Raises JtError where the rank is more than the layer's.
     """
 
     def __init__(
@@ -58,6 +59,11 @@ class LowRank(nn.Module):
         dropout_on: Side = "output",
     ) -> None:
         super().__init__()
+        if rank > (most := min(linear.in_features, linear.out_features)):
+            raise JtError(
+                f"rank {rank} is more than the layer of {linear.in_features} to"
+                f" {linear.out_features} features can have; take at most {most}"
+            )
         device = linear.weight.device
         self.scaling = scaling
         self.down = matrix(draw(init, rank, linear.in_features, rank, device))

@@ -121,15 +121,16 @@ class PocketText:
 
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Tensor:  # (B, L, D)
-        """Padded to one length and unmasked, as in CogVideoX; longer prompts are cut."""
+        """Padded to one length and unmasked, as in CogVideoX. Raises JtError where one is longer."""
         tokens = self.tokenizer(
-            list(prompts),
-            padding="max_length",
-            max_length=text.LENGTH,
-            truncation=True,
-            return_tensors="pt",
-        )
-        return self.network(tokens.input_ids.to(self.network.device))[0]
+            list(prompts), padding="max_length", max_length=text.LENGTH
+        ).input_ids
+        for prompt, ids in zip(prompts, tokens, strict=True):
+            if len(ids) > most:
+                raise JtError(
+                    f"prompt {prompt!r} has {len(ids) - 1} words; pocket reads {most - 1}"
+                )
+        return self.network(torch.tensor(tokens, device=self.network.device))[0]
 
 
 @frozen(eq=False)

@@ -85,7 +85,7 @@ def test_dropout_falls_where_it_is_asked_to(backbone, side):
 def test_down_starts_as_announced_and_up_at_zero(init, std):
     torch.manual_seed(0)
     denoiser = nn.Module()
-    denoiser.layer = nn.Linear(400, 7)
+    denoiser.layer = nn.Linear(400, 70)
     down, up = LoRA("all", 50, init=init).attach(OneLayer(denoiser), {}).parameters()
     assert down.std().item() == pytest.approx(std, rel=0.02)
     assert down.mean().abs() < 0.02 * std
@@ -186,3 +186,11 @@ def test_glora_of_rank_128_has_as_many_parameters_as_the_released(
         )
     adapter = GLoRA("visual", rank=128).attach(CogVideoXBackbone(denoiser, None), {})
     assert sum(weight.numel() for weight in adapter.parameters()) == parameters
+
+
+def test_a_rank_that_no_layer_can_have_is_refused(backbone):
+    with pytest.raises(JtError) as error:
+        LoRA("all", rank=7).attach(backbone, {})
+    assert str(error.value) == (
+        "rank 7 is more than the layer of 8 to 6 features can have; take at most 6"
+    )

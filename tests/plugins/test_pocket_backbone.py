@@ -82,3 +82,16 @@ def test_a_folder_without_weights_is_named_with_what_was_expected(tmp_path, monk
     )
     with pytest.raises(JtError, match=f"^{re.escape(message)}$"):
         Pocket("elsewhere").load(META, torch.float32)
+
+
+def test_a_prompt_that_is_too_long_is_refused_and_not_cut():
+    prompt = " ".join(["red"] * 16)
+    with pytest.raises(JtError) as error:
+        Pocket("random").load_text_encoder(CPU).embed(["a red ball", prompt])
+    assert str(error.value) == f"prompt {prompt!r} has 16 words; pocket reads 15"
+
+
+def test_the_longest_prompt_is_embedded_whole():
+    encoder = Pocket("random").load_text_encoder(CPU)
+    long = encoder.embed([" ".join(["red"] * 15)])
+    assert not torch.equal(long, encoder.embed([" ".join(["red"] * 14)]))
