@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from attrs import frozen
 from safetensors import SafetensorError, safe_open
@@ -35,37 +34,37 @@ class Artifact:
 
 def save_adapter(path: Path, name: str, recipe: Recipe, adapter: Adapter) -> None:
     """Write an adapter's tensors with the components that rebuild it."""
-    metadata = {
-        "format": FORMAT,
+    facts = {
         "jtcore": jtcore.__version__,
         "name": name,
-        "adapter": json.dumps(unstructure(recipe.adapter[name])),
-        "backbone": json.dumps(unstructure(recipe.backbone)),
-        "sample": json.dumps(unstructure(recipe.sample)),
+        "adapter": unstructure(recipe.adapter[name]),
+        "backbone": unstructure(recipe.backbone),
+        "sample": unstructure(recipe.sample),
     }
     tensors = {k: v.detach().cpu().contiguous() for k, v in adapter.state_dict().items()}
     path.parent.mkdir(exist_ok=True)
     with write_atomically(path) as aside:
-        save_file(tensors, aside, metadata)
+        # one key: safetensors writes several in random order, and equal runs end in equal bytes
+        save_file(tensors, aside, {FORMAT: json.dumps(facts)})
 
 
 def read_adapter(path: Path, plugins: Plugins) -> Artifact:
     """Raises JtError where the file is not an adapter of ours, or its plugin is not here."""
     metadata, tensors = _read(path)
-    if metadata.get("format") != FORMAT:
-        raise JtError(
-            f"{path}: not an adapter file of jtcore (format {metadata.get('format')!r},"
-            f" expected {FORMAT!r})"
+    if FORMAT not in metadata:
+        raise JtError(f"{path}: not an adapter file of jtcore: it has no {FORMAT!r} in it")
+    facts = json.loads(metadata[FORMAT])
+    try:
+        return Artifact(
+            path=path,
+            name=facts["name"],
+            adapter=structure_component("adapters", facts["adapter"], plugins),
+            backbone=structure_component("backbones", facts["backbone"], plugins),
+            sample=facts["sample"] and structure(Sampling, facts["sample"], plugins),
+            tensors=tensors,
         )
-    table = {key: json.loads(metadata[key]) for key in ("adapter", "backbone", "sample")}
-    return Artifact(
-        path=path,
-        name=metadata["name"],
-        adapter=structure_component("adapters", table["adapter"], plugins),
-        backbone=structure_component("backbones", table["backbone"], plugins),
-        sample=table["sample"] and structure(Sampling, table["sample"], plugins),
-        tensors=tensors,
-    )
+    except JtError as error:
+        raise JtError(f"{path}: {problem}" for problem in error.problems) from error
 
 
 def load_weights(artifact: Artifact, adapter: Adapter) -> None:
@@ -81,7 +80,7 @@ def load_weights(artifact: Artifact, adapter: Adapter) -> None:
     adapter.load_state_dict(tensors)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     try:
         with safe_open(path, "pt") as file:
             return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
