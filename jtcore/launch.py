@@ -51,7 +51,7 @@ def proceed(folder: Path, quiet: bool) -> None:
     """
     say, folder = speaker(quiet), folder.absolute()
     runs = ablation.run_folders(folder)
-    with stop_on_signals(say) as stop:
+    with stop_on_signals() as stop:
         try:
             if runs:
                 _proceed_ablation(folder, [Run(run, say, quiet) for run in runs], stop)

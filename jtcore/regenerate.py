@@ -53,7 +53,7 @@ def sample(given: Namespace) -> None:
     for artifact in artifacts:
         load_weights(artifact, model.adapters[artifact.name])
     model.train(False)
-    with stop_on_signals(say) as stop:
+    with stop_on_signals() as stop:
         samples = generate(wanted, given.out, settings, spec, model, stop.check)
     write_json(given.out / "samples.json", samples)
     for entry in samples:

@@ -1,19 +1,20 @@
 """SIGTERM and SIGINT: end at the next safe point, with everything on disk."""
 
+import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from jtcore.errors import Interrupted
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+STDERR = 2
 
 
 class Stop:
     """Whether a signal has asked to end."""
 
-    def __init__(self, say: Callable[[str], None]):
-        self.say = say
+    def __init__(self):
         self.asked = False
 
     def __call__(self) -> bool:
@@ -29,13 +30,15 @@ class Stop:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         self.asked = True
-        self.say(f"{signal.Signals(number).name}: ending at the next safe point")
+        name = signal.Signals(number).name
+        # past Python's and rich's buffers: the signal may have come while one is being written
+        os.write(STDERR, f"{name}: ending at the next safe point\n".encode())
 
 
 @contextmanager
-def stop_on_signals(say: Callable[[str], None]) -> Iterator[Stop]:
+def stop_on_signals() -> Iterator[Stop]:
     """Let SIGTERM and SIGINT ask for an end, until the block is left."""
-    stop = Stop(say)
+    stop = Stop()
     before = {number: signal.signal(number, stop.ask) for number in SIGNALS}
     try:
         yield stop

@@ -171,7 +171,7 @@ def test_sigterm_checkpoints_and_the_rest_is_the_same(
     process.join()
 
     assert process.exitcode == cli.INTERRUPTED == 3
-    assert said[0] == "SIGTERM: ending at the next safe point"
+    assert "SIGTERM: ending at the next safe point" in said
     assert said[-1] == "stopped; continue with: jt-run --resume stopped"
     (*_, newest) = sorted((tmp_path / "stopped/checkpoints").iterdir())
     assert int(newest.stem.removeprefix("step-")) >= 3
@@ -186,7 +186,7 @@ def test_a_second_signal_ends_at_once():
     script = """
 import signal
 from jtcore.signals import stop_on_signals
-with stop_on_signals(print) as stop:
+with stop_on_signals() as stop:
     signal.raise_signal(signal.SIGINT)
     print(stop())
     signal.raise_signal(signal.SIGTERM)
