@@ -23,6 +23,8 @@ class Engine:
     """One process on one device. Trained parameters are fp32, the denoiser runs in `dtype`."""
 
     def __init__(self, settings: EngineSettings):
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
         self.device = choose_device(settings)
         self.dtype = DTYPES[settings.precision]
         self.gradient_checkpointing = settings.gradient_checkpointing

@@ -97,6 +97,9 @@ class EngineSettings:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     gradient_checkpointing: bool = False
+    threads: int | None = field(
+        default=None, validator=optional(ge(1))
+    )  # of a CPU; they shape sums
 
 
 @frozen

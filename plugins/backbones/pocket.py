@@ -121,7 +121,7 @@ class PocketText:
 
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Tensor:  # (B, L, D)
-        """Padded to one length and unmasked, as in CogVideoX. Raises JtError where one is longer."""
+        """Padded to one length and unmasked, as in CogVideoX. Raises JtError for a longer one."""
         most = text.LENGTH
         tokens = self.tokenizer(list(prompts), padding="max_length", max_length=most).input_ids
         for prompt, ids in zip(prompts, tokens, strict=True):
