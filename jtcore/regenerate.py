@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +100,10 @@ def _scales(settings: Sequence[str], artifacts: Sequence[Artifact]) -> dict[str,
             raise JtError(f"--scale {setting}: no adapter {name!r}; there are {sorted(scales)}")
         try:
             scales[name] = float(number)
-        except ValueError as error:
-            raise JtError(f"--scale {setting}: expected ADAPTER=NUMBER") from error
+        except ValueError:
+            scales[name] = nan
+        if not isfinite(scales[name]):
+            raise JtError(f"--scale {setting}: expected ADAPTER=NUMBER")
     return scales
 
 

@@ -9,6 +9,7 @@ from attrs import frozen
 from torch import Tensor
 
 from jtcore.adapter import switched_on
+from jtcore.errors import JtError
 from jtcore.media import write_video
 from jtcore.model import Model
 from jtcore.recipe import Sampling
@@ -76,7 +77,8 @@ def generate(
     """Write every video that is not there yet, denoising all before the codec is loaded.
 
     Returns one entry per video: file, model, prompt, seed, scales.
-    `between` is called between videos and may raise Interrupted.
+    `between` is called between videos and may raise Interrupted. Raises JtError where the model
+    generates numbers that are not finite.
     """
     missing = [request for request in wanted if not (folder / request.file).is_file()]
     shape = spec.latent_shape(settings.frames, *settings.size)
@@ -84,6 +86,11 @@ def generate(
     for request in missing:
         between()
         latents[request.file] = denoise(request, settings, model, shape)
+        if not latents[request.file].isfinite().all():
+            raise JtError(
+                f"{request.file}: the {request.model} model generates numbers that are not finite;"
+                " lower its learning rate or scale"
+            )
     codec = spec.load_codec(model.engine.device) if missing else None
     for request in missing:
         between()

@@ -1,0 +1,467 @@
+"""The three commands, as a person meets them."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from jtplugins.pocket import cli as pocket
+from safetensors.torch import load_file, save_file
+
+from jtcore import __version__, cli
+from jtcore.media import read_sample
+
+COMMANDS = {"jt-run": cli.run, "jt-plugins": cli.plugins, "jt-sample": cli.sample}
+
+
+def entry(command: str) -> str:
+    return {"jt-run": "run", "jt-plugins": "plugins", "jt-sample": "sample"}[command]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_imports_nothing_heavy(command):
+    script = f"""
+import sys
+from jtcore import cli
+try:
+    cli.{entry(command)}(["--help"])
+except SystemExit as end:
+    assert end.code == 0
+heavy = {{"torch", "numpy", "diffusers", "transformers", "rich", "attrs"}}
+print(sorted(heavy & sys.modules.keys()))
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout
+
+    assert told.startswith(f"usage: {command} ")
+    assert told.endswith("\n[]\n")
+    assert "exit status: 0 done, 2 your mistake" in told
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_knows_its_version(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        COMMANDS[command](["--version"])
+
+    assert (end.value.code, capsys.readouterr().out) == (0, f"jtcore {__version__}\n")
+
+
+# jt-run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name either a recipe or --resume RUN_DIR"),
+        (["recipe", "--resume", "run"], "name either a recipe or --resume RUN_DIR"),
+        (
+            ["--resume", "run", "--set", "seed=1"],
+            "--resume continues a run as it is, and takes no other option but --quiet",
+        ),
+        (
+            ["--resume", "run", "--out", "there"],
+            "--resume continues a run as it is, and takes no other option but --quiet",
+        ),
+    ],
+)
+def test_options_that_exclude_each_other_are_told(arguments, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.run(arguments)
+
+    assert end.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"jt-run: error: {message}"
+
+
+def test_a_recipe_that_is_nowhere_is_told_with_what_is_shipped(capsys):
+    assert cli.run(["jointuner_pocket"]) == 2
+
+    said = capsys.readouterr().err
+    assert said.startswith("no such file, nor a shipped recipe: 'jointuner_pocket'; shipped are ")
+    assert "jointtuner_pocket" in said
+
+
+def test_a_shipped_recipe_is_found_by_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert pocket.main(["draw", "data/pocket"]) == 0
+    capsys.readouterr()
+
+    status = cli.run(["jointtuner_pocket", "--check", "--set", "backbone.weights=random"])
+
+    assert (status, capsys.readouterr()) == (
+        0,
+        ("jointtuner_pocket: recipe checked, no problem found\n", ""),
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_check_names_missing_files_and_targets_that_match_nothing_at_once(
+    table, write_recipe, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    table["data"]["subject"]["source"] = "nowhere"
+    table["data"]["motion"]["size"] = [24, 25]
+    table["adapter"]["joint"]["targets"] = "blocks.*.attention"
+    table["sample"]["size"] = [23, 24]
+
+    assert cli.run([str(write_recipe(table)), "--check"]) == 2
+
+    assert capsys.readouterr().err.splitlines() == [
+        "data.subject.source: 'nowhere' matches no picture or video",
+        "data.motion.size: tiny needs multiples of 4 px, found 24x25",
+        "sample: tiny needs multiples of 4 px, found 23x24",
+        "adapter.joint: 'blocks.*.attention' matched no module of Denoiser",
+    ]
+
+
+def test_a_run_checks_before_it_makes_a_folder(table, write_recipe, tmp_path, capsys):
+    table["adapter"]["joint"]["targets"] = "visula"
+
+    assert cli.run([str(write_recipe(table)), "--out", str(tmp_path / "run")]) == 2
+
+    assert capsys.readouterr().err == (
+        "adapter.joint: unknown target role 'visula'; did you mean 'visual'?\n"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_setting_is_checked_like_the_recipe(table, write_recipe, capsys):
+    assert cli.run([str(write_recipe(table)), "--check", "--set", "stage.joint.stepz=4"]) == 2
+
+    said = "stage.joint.stepz: unknown key; did you mean 'steps'?\n"
+    assert capsys.readouterr().err == said
+
+
+def test_a_run_without_out_is_numbered(table, write_recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = write_recipe(table, "mine")
+
+    assert [cli.run([str(recipe), "--quiet"]) for _ in range(2)] == [0, 0]
+
+    runs = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    assert runs == ["mine-001", "mine-002"]
+
+
+def test_quiet_prints_nothing(table, jt_run, capsys):
+    jt_run(table, "--quiet")
+
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_run_ends_by_saying_where_to_look(table, jt_run, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    jt_run(table)
+
+    assert capsys.readouterr().out.splitlines()[-4:] == [
+        "",
+        "run is complete. To look at it:",
+        "  run/report.html",
+        "  tensorboard --logdir run",
+    ]
+
+
+def test_a_run_records_what_it_was_asked_and_what_it_ran_on(table, jt_run, plugin_folder):
+    folder = plugin_folder(broken="import nothing_like_it")
+    run = jt_run(table, "--set", "stage.joint.steps=1", "--plugin-folder", str(folder))
+
+    recorded = json.loads((run / "run.json").read_text())
+    assert recorded["settings"] == ["stage.joint.steps=1"]
+    assert recorded["seed"] == 3
+    assert recorded["versions"]["torch"] == torch.__version__
+    assert "steps = 3" in (run / "recipe.toml").read_text()
+    assert "steps = 1" in (run / "recipe.resolved.toml").read_text()
+    tiny = next(p for p in recorded["plugins"] if p["name"].endswith("tiny.py"))
+    assert len(tiny["sha256"]) == 64
+    assert recorded["broken_plugins"] == [
+        {
+            "name": str(folder / "broken.py"),
+            "error": "ModuleNotFoundError: No module named 'nothing_like_it'",
+        }
+    ]
+
+
+def test_a_model_that_has_left_the_finite_numbers_is_told(table, write_recipe, tmp_path, capsys):
+    table["stage"]["joint"] |= {"steps": 1, "lr": 1e30}
+    recipe = write_recipe(table)
+
+    assert cli.run([str(recipe), "--out", str(tmp_path / "run"), "--quiet"]) == 2
+
+    assert capsys.readouterr().err == (
+        "adapted/00-seed0.mp4: the adapted model generates numbers that are not finite;"
+        " lower its learning rate or scale\n"
+    )
+
+
+# jt-plugins
+
+
+def test_the_list_has_every_kind_with_its_first_line(capsys):
+    assert cli.plugins([]) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "backbones:"
+    families = [line for line in lines if not line.startswith(" ")]
+    assert families == [
+        "backbones:",
+        "adapters:",
+        "losses:",
+        "metrics:",
+        "observers and others:",
+    ]
+    assert (
+        "  lora                   LoRA: a trained low-rank update beside each linear layer" in lines
+    )
+    assert "  observers.tensorboard" in lines
+
+
+def test_the_list_names_broken_plugins(plugin_folder, capsys):
+    folder = plugin_folder(wrong="raise SystemExit(3)")
+    assert cli.plugins(["--plugin-folder", str(folder)]) == 0
+
+    said = capsys.readouterr().out
+    assert said.endswith(f"broken:\n  {folder / 'wrong.py'}: SystemExit: 3\n")
+
+
+def test_one_kind_is_shown_with_its_options(plugin_folder, capsys):
+    folder = plugin_folder(
+        still='''
+        from attrs import field, frozen
+        from attrs.validators import gt
+        from jtcore import hookimpl
+
+        @frozen
+        class Still:
+            """Nothing moves
+
+            Nor should it.
+            """
+
+            name: str
+            much: float = field(default=0.5, validator=gt(0))
+
+            def __call__(self, sample):
+                return {}
+
+        @hookimpl
+        def jt_metrics():
+            return {"still": Still}
+        '''
+    )
+    assert cli.plugins(["still", "--plugin-folder", str(folder)]) == 0
+
+    assert capsys.readouterr().out == (
+        f"metrics.still ({folder / 'still.py'})\n\nNothing moves\n\nNor should it.\n\noptions:\n"
+        "  name: str, required\n  much: float, default 0.5, > 0\n"
+    )
+
+
+def test_a_kind_can_be_named_with_its_family(capsys):
+    assert cli.plugins(["adapters.lora"]) == 0
+    assert capsys.readouterr().out.startswith("adapters.lora (")
+
+
+def test_an_unknown_kind_is_told(capsys):
+    assert cli.plugins(["losses.lora"]) == 2
+    assert capsys.readouterr().err.startswith("unknown kind 'losses.lora'; there are ait, ")
+
+
+# jt-sample
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory) -> Path:
+    """A finished run on pocket's architecture, in which two videos of each model stand."""
+    folder = tmp_path_factory.mktemp("trained")
+    recipe = folder / "recipe.toml"
+    recipe.write_text(f"""
+seed = 1
+backbone = {{ kind = "pocket", weights = "random" }}
+data.subject = {{ source = "{data / "subject"}", size = [24, 24] }}
+adapter.joint = {{ kind = "glora", targets = "visual", rank = 2 }}
+sample = {{ prompts = ["a wug", "it moves"], frames = 2, size = [24, 24], steps = 2, seeds = [7] }}
+
+[stage.joint]
+steps = 3
+lr = 0.1
+branch.joint = {{ data = ["subject"], adapters = ["joint"], losses.error.kind = "diffusion" }}
+""")
+    assert cli.run([str(recipe), "--out", str(folder / "run"), "--quiet"]) == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def jt_sample(tmp_path, capsys) -> Callable[..., Path]:
+    """Sample what stands in a run, in this process, and say where."""
+
+    def sample(*arguments: str | Path) -> Path:
+        prompts = ["--prompt", "a wug", "--prompt", "it moves"]
+        out = tmp_path / "videos"
+        given = [*map(str, arguments), *prompts, "--out", str(out), "--quiet"]
+        assert cli.sample(given) == 0, capsys.readouterr().err
+        return out
+
+    return sample
+
+
+def videos(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(folder.glob("*.mp4"))]
+
+
+@pytest.mark.parametrize("source", [".", "adapters/joint.safetensors"])
+def test_sampling_a_run_again_gives_the_same_videos(trained, jt_sample, source):
+    out = jt_sample(trained / source, "--seed", "7")
+
+    assert len(videos(out / "adapted")) == 2
+    assert videos(out / "adapted") == videos(trained / "samples/adapted")
+
+
+def test_at_scale_zero_an_adapter_changes_nothing(trained, jt_sample):
+    out = jt_sample(trained, "--seed", "7", "--scale", "joint=0")
+
+    assert videos(out / "adapted") == videos(trained / "samples/base")
+    assert videos(out / "adapted") != videos(trained / "samples/adapted")
+
+
+def test_an_adapter_file_needs_nothing_of_its_run(trained, jt_sample, tmp_path):
+    alone = tmp_path / "alone.safetensors"
+    alone.write_bytes((trained / "adapters/joint.safetensors").read_bytes())
+
+    assert videos(jt_sample(alone, "--seed", "7") / "adapted") == videos(
+        trained / "samples/adapted"
+    )
+
+
+def test_options_change_what_is_sampled(trained, jt_sample):
+    out = jt_sample(trained, "--frames", "3", "--fps", "5", "--steps", "1")
+
+    video, fps = read_sample(out / "adapted/00-seed0.mp4")
+    assert (video.shape[1], fps) == (3, pytest.approx(5))
+    assert json.loads((out / "samples.json").read_text())[1] == {
+        "file": "adapted/01-seed0.mp4",
+        "model": "adapted",
+        "prompt": "it moves",
+        "seed": 0,
+        "scales": {"joint": 1.0},
+    }
+
+
+def refused(capsys, *arguments: str | Path) -> str:
+    """What the command says to arguments that it refuses."""
+    capsys.readouterr()
+    given = [*map(str, arguments), "--prompt", "a wug", "--out", "out"]
+    assert cli.sample(given) == 2
+    return capsys.readouterr().err
+
+
+def test_a_video_is_not_written_over(trained, jt_sample, capsys, tmp_path, monkeypatch):
+    jt_sample(trained, "--seed", "7")
+    monkeypatch.chdir(tmp_path)
+    Path("videos").rename("out")
+
+    said = refused(capsys, trained, "--seed", "7")
+    assert said == "out/adapted/00-seed7.mp4 exists; name another folder with --out\n"
+
+
+def test_a_size_that_does_not_fit_is_told(trained, capsys):
+    assert refused(capsys, trained, "--size", "23", "24") == (
+        "--frames, --size: pocket knows one size of frame, found 23x24 px; the nearest is 24x24\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("scale", "message"),
+    [
+        ("joined=1", "--scale joined=1: no adapter 'joined'; there are ['joint']"),
+        ("joint=big", "--scale joint=big: expected ADAPTER=NUMBER"),
+        ("joint", "--scale joint: expected ADAPTER=NUMBER"),
+        ("joint=nan", "--scale joint=nan: expected ADAPTER=NUMBER"),
+    ],
+)
+def test_a_scale_that_means_nothing_is_told(trained, capsys, scale, message):
+    assert refused(capsys, trained, "--scale", scale) == f"{message}\n"
+
+
+def test_a_torn_adapter_file_is_told(trained, capsys, tmp_path):
+    torn = tmp_path / "torn.safetensors"
+    torn.write_bytes((trained / "adapters/joint.safetensors").read_bytes()[:-1])
+
+    said = refused(capsys, torn)
+    assert said.startswith(f"{torn}: not a readable safetensors file: ")
+    assert said.count("\n") == 1
+
+
+def test_a_file_of_another_kind_is_told(capsys, tmp_path):
+    other = tmp_path / "other.safetensors"
+    save_file({"weight": torch.zeros(1)}, other, {"format": "pt"})
+
+    assert refused(capsys, other) == (
+        f"{other}: not an adapter file of jtcore: it has no 'jtcore-adapter-1' in it\n"
+    )
+
+
+def test_an_adapter_file_that_is_nowhere_is_told(capsys):
+    said = refused(capsys, "nowhere.safetensors")
+    assert said.startswith("nowhere.safetensors: not a readable safetensors file: ")
+
+
+def test_a_run_without_adapters_is_told(capsys, tmp_path):
+    said = f"{tmp_path}: no adapters in it; is it a run that has been trained?\n"
+    assert refused(capsys, tmp_path) == said
+
+
+def test_tensors_that_do_not_fit_are_told(trained, capsys, tmp_path):
+    from safetensors import safe_open
+
+    source, other = trained / "adapters/joint.safetensors", tmp_path / "other.safetensors"
+    with safe_open(source, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(source)
+    first = min(tensors)
+    del tensors[first]
+    save_file(tensors, other, metadata)
+
+    assert (
+        refused(capsys, other)
+        == f"{other}: 1 tensors do not fit the adapter, the first {first!r}\n"
+    )
+
+
+def test_two_files_of_one_name_are_told(trained, capsys):
+    file = trained / "adapters/joint.safetensors"
+    assert refused(capsys, file, file) == (
+        "two files hold an adapter named 'joint'; each name can be on once\n"
+    )
+
+
+def test_an_adapter_whose_plugin_is_missing_names_file_and_kind(
+    table, jt_run, plugin_folder, capsys
+):
+    folder = plugin_folder(
+        own="""
+        from jtcore import hookimpl
+        from jtplugins.adapters.lora import LoRA
+
+        @hookimpl
+        def jt_adapters():
+            return {"own": LoRA}
+        """
+    )
+    table["adapter"]["joint"]["kind"] = "own"
+    file = jt_run(table, "--plugin-folder", str(folder)) / "adapters/joint.safetensors"
+    (folder / "own.py").unlink()
+
+    said = refused(capsys, file).splitlines()
+    assert said[0].startswith(f"{file}: adapters.kind: unknown adapter 'own'; ")
+
+
+def test_an_adapter_of_a_local_plugin_is_sampled_from_its_run(
+    table, jt_run, plugin_folder, tmp_path
+):
+    run = jt_run(table)
+
+    assert cli.sample([str(run), "--prompt", "a wug", "--out", str(tmp_path / "v")]) == 0
+
+    assert videos(tmp_path / "v/adapted") == videos(run / "samples/adapted")
