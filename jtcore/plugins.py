@@ -104,17 +104,19 @@ class _Loading:
         self.conflicts: list[str] = []
 
     def add(self, name: str, find: Callable[[], ModuleType]) -> None:
+        if name in self.origins:  # a folder that was named twice
+            return
         try:  # the plugin boundary: whatever a stranger's code does, the others live on
             module = find()
             self.manager.register(module, name)
             self.manager.check_pending()
             provided = _provided(self.manager, module)
+            self.origins[name] = _origin(name, module)
         except (Exception, SystemExit) as error:
             if self.manager.has_plugin(name):
                 self.manager.unregister(name=name)
             self.broken.append(Broken(name, f"{type(error).__name__}: {error}"))
             return
-        self.origins[name] = _origin(name, module)
         for family, kind, spec in provided:
             self._provide(name, family, kind, spec)
 
@@ -130,6 +132,12 @@ class _Loading:
 
 def _provided(manager: PluginManager, module: ModuleType) -> list[tuple[str, str, type]]:
     """(family, kind, class) of everything that one plugin provides, checked."""
+    if not isinstance(module, ModuleType):
+        raise TypeError(f"a plugin is a module, not {type(module).__name__}")
+    for name, function in vars(module).items():
+        marked = manager.parse_hookimpl_opts(module, name) is not None
+        if name.startswith("jt_") and callable(function) and not marked:
+            raise TypeError(f"{name} lacks @hookimpl")
     found = []
     for family, method in REQUIRED_METHOD.items():
         hook = f"jt_{family}"

@@ -1,0 +1,367 @@
+"""Plugins are found wherever they are, and hurt nobody but themselves."""
+
+import inspect
+import re
+import sys
+
+import pytest
+
+from jtcore import JtError, hooks
+from jtcore.plugins import load_plugins
+
+HOOKS = sorted(name for name in vars(hooks) if name.startswith("jt_"))
+
+EVERY_HOOK = """
+    from attrs import frozen
+    from jtcore import hookimpl
+    from jtcore.adapter import Adapter
+    from torch import nn
+    from torch.optim import SGD
+
+    from ._shared import heard, note
+
+    class Bias(Adapter):
+        def __init__(self, linear):
+            super().__init__()
+            self.bias = nn.Parameter(0 * linear.bias)
+            linear.register_forward_hook(self.add)
+
+        def add(self, linear, inputs, output):
+            return None if self.current is None else output + self.current.scale * self.bias
+
+    @frozen
+    class BiasSpec:
+        def attach(self, backbone, others):
+            return Bias(backbone.denoiser.outer)
+
+    @frozen
+    class Absolute:
+        def __call__(self, prediction, noised, part, rng):
+            return (prediction - noised.target).abs().flatten(1).mean(1)
+
+    @frozen
+    class Mean:
+        def __call__(self, sample):
+            return {"brightness": float(sample.video.mean())}
+
+    class Observer:
+        def __init__(self, run, recipe):
+            heard.append("jt_observers")
+
+        @hookimpl
+        def jt_run_started(self):
+            heard.append("jt_run_started")
+
+        @hookimpl
+        def jt_step_finished(self, step):
+            heard.append("jt_step_finished")
+
+        @hookimpl
+        def jt_stage_finished(self, adapters):
+            heard.append("jt_stage_finished")
+
+        @hookimpl
+        def jt_run_finished(self, error):
+            heard.append("jt_run_finished")
+
+    @hookimpl
+    def jt_backbones():
+        return {}
+
+    @hookimpl
+    def jt_adapters():
+        return {"bias": BiasSpec}
+
+    @hookimpl
+    def jt_losses():
+        return {"absolute": Absolute}
+
+    @hookimpl
+    def jt_metrics():
+        return {"mean": Mean}
+
+    @hookimpl
+    def jt_observers():
+        return [Observer]
+
+    @hookimpl
+    def jt_choose_branches(stage):
+        return note("jt_choose_branches", list(stage.branch))
+
+    @hookimpl
+    def jt_run_branch(branch):
+        return note("jt_run_branch", None)
+
+    @hookimpl
+    def jt_make_optimizer(stage, parameters):
+        parameters = [p for group in parameters.values() for p in group]
+        return note("jt_make_optimizer", SGD(parameters, stage.lr))
+"""
+SHARED = """
+    heard = []
+
+    def note(name, answer):
+        heard.append(name)
+        return answer
+"""
+NOTHING_BUT_A_LOSS = """
+    from attrs import frozen
+    from jtcore import hookimpl
+
+    @frozen
+    class Fine:
+        def __call__(self, prediction, noised, part, rng):
+            return (prediction - noised.target).flatten(1).mean(1)
+
+    @hookimpl
+    def jt_losses():
+        return {"fine": Fine}
+"""
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_a_hook_is_documented(name):
+    assert re.fullmatch(r"[A-Z][^\n]+\.", inspect.getdoc(getattr(hooks, name)).split("\n")[0])
+
+
+@pytest.fixture
+def heard(table, jt_run, plugin_folder) -> list[str]:
+    """The hooks that a run calls on a plugin that has them all, in order."""
+    folder = plugin_folder(every=EVERY_HOOK, _shared=SHARED)
+    table["adapter"]["joint"] = {"kind": "bias"}
+    table["stage"]["joint"]["branch"]["joint"]["losses"] = {"error": {"kind": "absolute"}}
+    table["stage"]["joint"]["steps"] = 2
+    table["metric"] = {"light": {"kind": "mean"}}
+    jt_run(table, "--plugin-folder", str(folder))
+    (shared,) = (
+        module
+        for module in sys.modules.values()
+        if getattr(module, "__file__", None) == str(folder / "_shared.py")
+    )
+    return shared.heard
+
+
+def test_every_hook_that_a_run_calls_is_called_in_order(heard):
+    step = ["jt_choose_branches", "jt_run_branch", "jt_step_finished"]
+    assert heard == [
+        "jt_observers",
+        "jt_run_started",
+        "jt_make_optimizer",
+        *step,
+        *step,
+        "jt_stage_finished",
+        "jt_run_finished",
+    ]
+
+
+def test_every_hook_is_in_the_plugin_that_has_them_all():
+    assert set(re.findall(r"def (jt_\w+)", EVERY_HOOK)) == set(HOOKS)
+
+
+def test_a_folder_provides_a_kind_of_each_family(load_with):
+    loaded = load_with(every=EVERY_HOOK, _shared=SHARED)
+
+    assert loaded.broken == ()
+    kinds = {"backbones": "tiny", "adapters": "bias", "losses": "absolute", "metrics": "mean"}
+    for family, kind in kinds.items():
+        assert loaded.find(family, kind) is loaded.families[family][kind]
+
+
+def test_a_plugin_remembers_where_it_came_from(load_with, plugin_folder):
+    loaded = load_with(fine=NOTHING_BUT_A_LOSS)
+
+    file = str(plugin_folder() / "fine.py")
+    assert loaded.providers["losses", "fine"] == file
+    assert loaded.origins[file].file == file
+    assert len(loaded.origins[file].sha256) == 64
+
+
+BROKEN = {
+    "import": ("import nothing_like_it", "ModuleNotFoundError: No module named 'nothing_like_it'"),
+    "syntax": ("def", "SyntaxError: invalid syntax (it.py, line 1)"),
+    "exit": ("raise SystemExit(7)", "SystemExit: 7"),
+    "typo": (
+        """
+        from jtcore import hookimpl
+
+        @hookimpl
+        def jt_loses():
+            return {}
+        """,
+        "PluginValidationError: unknown hook 'jt_loses' in plugin",
+    ),
+    "argument": (
+        """
+        from jtcore import hookimpl
+
+        @hookimpl
+        def jt_run_finished(run, eror):
+            pass
+        """,
+        "PluginValidationError: Plugin ",
+    ),
+    "unmarked": (
+        """
+        def jt_losses():
+            return {}
+        """,
+        "TypeError: jt_losses lacks @hookimpl",
+    ),
+    "answer": (
+        """
+        from jtcore import hookimpl
+
+        @hookimpl
+        def jt_losses():
+            return [int]
+        """,
+        "TypeError: jt_losses returned list, not a mapping kind -> class",
+    ),
+    "raises": (
+        """
+        from jtcore import hookimpl
+
+        @hookimpl
+        def jt_metrics():
+            raise RuntimeError("not today")
+        """,
+        "RuntimeError: not today",
+    ),
+    "method": (
+        """
+        from attrs import frozen
+        from jtcore import hookimpl
+
+        @frozen
+        class Mute:
+            pass
+
+        @hookimpl
+        def jt_losses():
+            return {"mute": Mute}
+        """,
+        "TypeError: jt_losses: Mute has no method '__call__'",
+    ),
+    "plain": (
+        """
+        from jtcore import hookimpl
+
+        class Plain:
+            def attach(self, backbone, others):
+                pass
+
+        @hookimpl
+        def jt_adapters():
+            return {"plain": Plain}
+        """,
+        "TypeError: jt_adapters: 'plain' is not an attrs class",
+    ),
+    "observers": (
+        """
+        from jtcore import hookimpl
+
+        @hookimpl
+        def jt_observers():
+            return 3
+        """,
+        "TypeError: jt_observers returned something else than a sequence of classes",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_plugin_hurts_nobody_else(load_with, plugin_folder, name):
+    source, error = BROKEN[name]
+    loaded = load_with(it=source, fine=NOTHING_BUT_A_LOSS)
+
+    (broken,) = loaded.broken
+    assert broken.name == str(plugin_folder() / "it.py")
+    assert broken.error.startswith(error)
+    assert "fine" in loaded.families["losses"]
+    assert broken.name not in loaded.origins
+    assert not loaded.manager.has_plugin(broken.name)
+
+
+def test_an_unknown_kind_is_told_with_the_nearest_and_the_broken(load_with, plugin_folder):
+    loaded = load_with(it="raise SystemExit(7)")
+
+    with pytest.raises(JtError) as caught:
+        loaded.find("losses", "aitt")
+
+    file = plugin_folder() / "it.py"
+    assert str(caught.value) == (
+        f"unknown loss 'aitt'; did you mean 'ait'?\n  broken plugin {file}: SystemExit: 7"
+    )
+
+
+@pytest.mark.parametrize(
+    ("family", "noun"),
+    [("backbones", "backbone"), ("adapters", "adapter"), ("losses", "loss"), ("metrics", "metric")],
+)
+def test_an_unknown_kind_that_is_near_nothing_is_told_with_all(plugins, family, noun):
+    with pytest.raises(JtError) as caught:
+        plugins.find(family, "qqq")
+
+    known = ", ".join(sorted(plugins.families[family]))
+    assert str(caught.value) == f"unknown {noun} 'qqq'; there are {known}"
+
+
+def test_two_plugins_that_provide_one_kind_are_both_named(load_with, plugin_folder):
+    with pytest.raises(JtError) as caught:
+        load_with(one=NOTHING_BUT_A_LOSS, two=NOTHING_BUT_A_LOSS)
+
+    folder = plugin_folder()
+    assert str(caught.value) == (
+        f"losses: kind 'fine' is provided by both {folder / 'one.py'} and {folder / 'two.py'};"
+        " rename or remove one of them"
+    )
+
+
+def test_a_kind_that_is_built_in_cannot_be_taken(load_with, plugin_folder, plugins):
+    with pytest.raises(JtError) as caught:
+        load_with(mine=NOTHING_BUT_A_LOSS.replace('"fine"', '"ait"'))
+
+    built_in = plugins.origins["losses.ait"].file
+    assert str(caught.value) == (
+        f"losses: kind 'ait' is provided by both losses.ait [{built_in}] and"
+        f" {plugin_folder() / 'mine.py'}; rename or remove one of them"
+    )
+
+
+def test_a_folder_that_is_missing_is_told(tmp_path):
+    with pytest.raises(JtError) as caught:
+        load_plugins([tmp_path / "nowhere"])
+
+    assert str(caught.value) == f"plugin folder {str(tmp_path / 'nowhere')!r} is not a folder"
+
+
+def test_a_folder_may_be_named_twice(plugin_folder):
+    folder = plugin_folder(fine=NOTHING_BUT_A_LOSS)
+
+    loaded = load_plugins([folder, folder / ".." / folder.name])
+
+    assert loaded.broken == ()
+    assert loaded.manager.has_plugin(str(folder / "fine.py"))
+
+
+def test_folders_may_have_files_of_one_name(plugin_folder, tmp_path):
+    first = plugin_folder(fine=NOTHING_BUT_A_LOSS)
+    second = first.rename(tmp_path / "second")
+    first = plugin_folder(fine=NOTHING_BUT_A_LOSS.replace('"fine"', '"other"'))
+
+    loaded = load_plugins([first, second])
+
+    assert {"fine", "other"} <= loaded.families["losses"].keys()
+
+
+def test_files_that_begin_with_an_underscore_are_no_plugins(load_with):
+    loaded = load_with(_shared="raise SystemExit(7)")
+
+    assert loaded.broken == ()
+
+
+def test_what_is_loaded_is_a_value(load_with):
+    with_loss, without = load_with(fine=NOTHING_BUT_A_LOSS), load_plugins()
+
+    assert "fine" in with_loss.families["losses"]
+    assert "fine" not in without.families["losses"]
