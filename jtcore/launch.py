@@ -18,7 +18,7 @@ from jtcore.plugins import Plugins, load_plugins
 from jtcore.recipe import Recipe, build_recipe
 from jtcore.run import Run, create_folder, free_folder, locked, speaker
 from jtcore.signals import Stop, stop_on_signals
-from jtcore.tables import Table, find_recipe, overlay, parse_settings, parse_toml, read_table
+from jtcore.tables import Table, change, find_recipe, overlay, parse_toml, read_table
 
 RUNS = Path("runs")
 
@@ -113,7 +113,7 @@ def _proceed_run(run: Run, stop: Stop) -> None:
 
 def _table(path: Path, settings: Sequence[str], folders: Sequence[str]) -> Table:
     """A recipe's table as the command line changes it."""
-    table = overlay(read_table(path), parse_settings(settings))
+    table = change(read_table(path), settings)
     if folders:
         local = [*_plugin_folders(table), *(str(Path(folder).absolute()) for folder in folders)]
         table = overlay(table, {"plugins": {"folders": local}})

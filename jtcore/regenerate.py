@@ -20,7 +20,7 @@ from jtcore.sample import generate, requests
 from jtcore.signals import stop_on_signals
 from jtcore.stream import embed_texts
 from jtcore.structure import Component, component, structure, unstructure
-from jtcore.tables import Table, overlay, parse_settings, parse_toml
+from jtcore.tables import Table, change, parse_toml
 
 OPTIONS = ("steps", "guidance", "negative", "frames", "size", "fps")  # that override the recipe's
 
@@ -88,7 +88,7 @@ def _table(given: Namespace, artifacts: Sequence[Artifact]) -> Table:
     sampling |= {"prompts": given.prompt, "seeds": given.seed or [0], "scales": {}}
     sampling |= {key: value for key in OPTIONS if (value := getattr(given, key)) is not None}
     table = {"backbone": unstructure(artifacts[0].backbone), "sample": sampling}
-    return overlay(table, parse_settings(given.set))
+    return change(table, given.set)
 
 
 def _scales(settings: Sequence[str], artifacts: Sequence[Artifact]) -> dict[str, float]:

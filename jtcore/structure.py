@@ -1,7 +1,7 @@
 """Tables become frozen attrs classes: strictly, and with all problems at once."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from re import fullmatch
 from types import SimpleNamespace
@@ -85,14 +85,17 @@ class _Structuring:
         self.plugins = plugins
         self.problems = problems
 
-    def attrs_class(self, cls: type, table: Any, path: str) -> Any:
+    def attrs_class(self, cls: type, table: Any, path: str, beside: Sequence[str] = ()) -> Any:
         if not isinstance(table, Mapping):
             return self._problem(path, f"expected a table, got {_shown(table)}")
         table = dict(table)
         hints = option_types(cls)
         fields = [field for field in attrs.fields(cls) if field.init]
-        values = {f.name: self._field(f, hints[f.name], table, path) for f in _inline_last(fields)}
-        self._unknown_keys(table, [f.name for f in fields], path)
+        own = [field.name for field in fields]
+        values = {
+            f.name: self._field(f, hints[f.name], table, path, own) for f in _inline_last(fields)
+        }
+        self._unknown_keys(table, [*own, *beside], path)
         before = len(self.problems)
         self._validate(fields, values, path)
         if _BROKEN in values.values() or len(self.problems) > before:
@@ -117,7 +120,8 @@ class _Structuring:
                 message = str(error.args[0]).removeprefix(f"'{field.name}' ")
                 self._problem(_join(path, field.name), message)
 
-    def component(self, family: str, table: Any, path: str) -> Any:
+    def component(self, family: str, table: Any, path: str, beside: Sequence[str] = ()) -> Any:
+        """A component; its keys stand in one table with those `beside` it."""
         if not isinstance(table, Mapping):
             return self._problem(path, f"expected a table with a kind, got {_shown(table)}")
         kind = table.get("kind")
@@ -129,16 +133,19 @@ class _Structuring:
         except JtError as error:
             return self._problem(_join(path, "kind"), str(error))
         options = {key: value for key, value in table.items() if key != "kind"}
-        spec = self.attrs_class(cls, options, path)
+        spec = self.attrs_class(cls, options, path, beside)
         return _BROKEN if spec is _BROKEN else Component(kind, spec)
 
-    def _field(self, field: attrs.Attribute, hint: Any, table: dict, path: str) -> Any:
+    def _field(
+        self, field: attrs.Attribute, hint: Any, table: dict, path: str, beside: Sequence[str]
+    ) -> Any:
         """One field's value out of `table`, which loses the keys that were used."""
         family = field.metadata.get("family")
         if field.metadata.get("inline"):
             rest = dict(table)
             table.clear()
-            return self.component(family, rest, path)
+            others = [name for name in beside if name != field.name]
+            return self.component(family, rest, path, others)
         place = _join(path, field.name)
         if field.name not in table:
             missing = field.default is attrs.NOTHING
@@ -163,6 +170,8 @@ class _Structuring:
         return self._scalar(hint, value, path)
 
     def _scalar(self, hint: type, value: Any, path: str) -> Any:
+        if type(value) is int and value.bit_length() > 63:  # more than TOML promises
+            return self._problem(path, f"expected a number of at most 64 bits, got {_shown(value)}")
         if hint is float and type(value) is int:
             value = float(value)
         if type(value) is not hint:
@@ -230,7 +239,7 @@ def _join(path: str, key: str) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
         return "a table"
-    shown = repr(value)
+    shown = hex(value) if isinstance(value, int) and value.bit_length() > 63 else repr(value)
     return f"{shown if len(shown) <= 60 else shown[:57] + '...'} ({type(value).__name__})"
 
 

@@ -1,5 +1,6 @@
 """Recipe files: found, read, laid over their `base`, changed by `--set`, written."""
 
+import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -21,7 +22,7 @@ def find_recipe(argument: str) -> Path:
     """A path, or the name of what is shipped, from anywhere: `jointtuner_pocket`,
     `ablations/jointtuner_pocket`. Raises JtError."""
     path = Path(argument)
-    if path.is_file():
+    if os.path.isfile(path):  # noqa: PTH113 - pathlib raises where a name is too long
         return path
     shipped = {f"{folder}/{p.stem}": p for folder in SHIPPED for p in _shipped(folder)}
     name = argument.removesuffix(".toml")
@@ -45,8 +46,9 @@ def read_table(path: Path, _above: tuple[Path, ...] = ()) -> Table:
     if not isinstance(base, str):
         raise JtError(f"{path}: base: expected the path of a recipe, got {base!r}")
     beside = path.parent / base
+    found = os.path.isfile(beside)  # noqa: PTH113 - pathlib raises where a name is too long
     try:
-        below = read_table(beside if beside.is_file() else find_recipe(base), (*_above, path))
+        below = read_table(beside if found else find_recipe(base), (*_above, path))
     except JtError as error:
         raise JtError(f"{path}: base: {problem}" for problem in error.problems) from error
     return overlay(below, table)
@@ -67,9 +69,12 @@ def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> Table:
     return result
 
 
-def parse_settings(settings: Sequence[str]) -> Table:
-    """`stage.joint.steps=50` and the like as one table to lay over a recipe. Raises JtError."""
-    table: Table = {}
+def change(table: Mapping[str, Any], settings: Sequence[str]) -> Table:
+    """The table as `stage.joint.steps=50` and the like change it, one after another.
+
+    Raises JtError.
+    """
+    table = dict(table)
     for setting in settings:
         path, equals, value = setting.partition("=")
         keys = path.strip().split(".")
@@ -90,9 +95,10 @@ def write_toml(table: Mapping[str, Any]) -> str:
 def _literal(text: str) -> Any:
     """A TOML value; a bare word is a string."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        table = tomllib.loads(f"value = {text}")
+    except ValueError:
         return text
+    return table["value"] if len(table) == 1 else text
 
 
 def _other(below: Mapping[str, Any], above: Mapping[str, Any]) -> bool:
@@ -103,7 +109,7 @@ def parse_toml(path: Path) -> Table:
     """Raises JtError where the file cannot be read or is not TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # besides TOMLDecodeError: not UTF-8, or a number too long to read
         raise JtError(f"{path}: not valid TOML: {error}") from error
     except OSError as error:
         raise JtError(f"{path}: {error.strerror}") from error
