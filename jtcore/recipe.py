@@ -185,12 +185,13 @@ def _branch_problems(recipe: Recipe, branch: Branch, path: str):
 def _medium_problems(recipe: Recipe, branch: Branch, path: str):
     """Data without a loss, and losses without data."""
     media = {n: recipe.data[n].medium for n in branch.data if n in recipe.data}
+    known = all(name in recipe.data for name in branch.data)
     wanted = {term.on for term in branch.losses.values()}
     for name, medium in media.items():
         if not wanted & {medium, "all"}:
             yield f"{path}.losses: none is on {medium!r}, which data {name!r} is"
     for name, term in branch.losses.items():
-        if media and term.on not in {*media.values(), "all"}:
+        if known and term.on not in {*media.values(), "all"}:
             yield f"{path}.losses.{name}.on: no data of the branch is {term.on!r}"
 
 
