@@ -136,4 +136,7 @@ def _guarded(work: Callable[[], None]) -> int:
     except BrokenPipeError:  # the reader of our output has gone
         sys.stderr.close()
         return MISTAKE
+    except OSError as error:  # a full disk, a folder that is not ours to write
+        print(error, file=sys.stderr)
+        return MISTAKE
     return 0

@@ -5,7 +5,7 @@ Recipes are read without torch: only checks that open files import it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -76,17 +76,22 @@ def reference_files(data: Data) -> list[Path]:
     Raises JtError where there is none.
     """
     source = Path(data.source)
-    if source.is_dir():
-        found = source.iterdir()
-    elif source.exists():  # a name may hold what would be a pattern
-        found = [source]
-    else:
-        found = map(Path, glob(data.source, recursive=True))  # noqa: PTH207 - absolute ones too
-    files = sorted(path for path in found if path.is_file() and _may_be_shown(path))
+    try:
+        files = sorted(p for p in _found(source) if p.is_file() and _may_be_shown(p))
+    except (OSError, ValueError) as error:  # not ours to read, too long, or with a null byte
+        raise JtError(f"{data.source!r} cannot be read: {error}") from error
     if not files:
         what = "is a folder without" if source.is_dir() else "matches no"
         raise JtError(f"{data.source!r} {what} picture or video")
     return files
+
+
+def _found(source: Path) -> Iterable[Path]:
+    if source.is_dir():
+        return source.iterdir()
+    if source.exists():  # a name may hold what would be a pattern
+        return [source]
+    return map(Path, glob(str(source), recursive=True))  # noqa: PTH207 - absolute ones too
 
 
 def captions(data: Data) -> list[str]:

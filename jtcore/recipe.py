@@ -14,6 +14,7 @@ from jtcore.structure import Component, component, structure, unstructure
 
 Medium = Literal["image", "video", "all"]
 
+MOST_THREADS = 1024  # what torch is asked for at most; it takes no 64-bit number
 _SIZE = deep_iterable(ge(1))
 
 
@@ -98,7 +99,7 @@ class EngineSettings:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     gradient_checkpointing: bool = False
     threads: int | None = field(
-        default=None, validator=optional(ge(1))
+        default=None, validator=optional(and_(ge(1), le(MOST_THREADS)))
     )  # of a CPU; they shape sums
 
 
