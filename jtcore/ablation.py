@@ -13,6 +13,7 @@ from jtcore.plugins import Plugins
 from jtcore.recipe import Recipe
 from jtcore.report import markdown_table
 from jtcore.run import create_folder, read_json, write_json
+from jtcore.structure import name_problems
 from jtcore.tables import Table, overlay
 
 INDEX = "ablation.json"
@@ -26,7 +27,8 @@ def variants(table: Table) -> dict[str | None, Table]:
         return {None: table}
     if not isinstance(overlays, Mapping) or not overlays:
         raise JtError("variant: expected tables [variant.NAME]")
-    problems = [
+    problems = name_problems(overlays, "variant")
+    problems += [
         f"variant.{n}: expected a table" for n, v in overlays.items() if not isinstance(v, Mapping)
     ]
     if problems:
@@ -39,7 +41,7 @@ def create(
     given: str,
     settings: Sequence[str],
     recipes: Mapping[str, Recipe],
-    plugins: Plugins,
+    plugins: Mapping[str, Plugins],
 ) -> None:
     """Make the folder of an ablation with a run directory for each variant, whole at once."""
     if folder.exists():
@@ -48,7 +50,7 @@ def create(
     aside = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
     aside.chmod(0o755)
     for name, recipe in recipes.items():
-        create_folder(aside / name, given, settings, recipe, plugins)
+        create_folder(aside / name, given, settings, recipe, plugins[name])
     write_json(aside / INDEX, {"variants": list(recipes)})
     aside.rename(folder)
 

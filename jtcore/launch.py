@@ -31,7 +31,7 @@ def start(
     recipes, plugins = checked(_table(path, settings, folders))
     out = out or free_folder(RUNS, path.stem)
     if None in recipes:
-        create_folder(out, path.read_text(), settings, recipes[None], plugins)
+        create_folder(out, path.read_text(), settings, recipes[None], plugins[None])
     else:
         ablation.create(out, path.read_text(), settings, recipes, plugins)
     proceed(out, quiet)
@@ -63,16 +63,17 @@ def proceed(folder: Path, quiet: bool) -> None:
     say(f"\n{_relative(folder)} is complete. To look at it:\n{_directions(folder)}")
 
 
-def checked(table: Table) -> tuple[dict[str | None, Recipe], Plugins]:
-    """The recipes of a table by variant (None where it has no variants), wholly checked.
+def checked(table: Table) -> tuple[dict[str | None, Recipe], dict[str | None, Plugins]]:
+    """The recipes of a table by variant (None where it has no variants), wholly checked, and the
+    plugins that each was built with.
 
     Raises JtError with the problems of all of them.
     """
-    plugins = load_plugins(_plugin_folders(table))
-    recipes, problems = {}, []
+    recipes, plugins, problems = {}, {}, []
     for name, variant in ablation.variants(table).items():
         try:
-            recipes[name] = build_recipe(variant, plugins)
+            plugins[name] = load_plugins(_plugin_folders(variant))
+            recipes[name] = build_recipe(variant, plugins[name])
             check(recipes[name])
         except JtError as error:
             place = "" if name is None else f"variant.{name}: "
@@ -106,9 +107,9 @@ def _proceed_run(run: Run, stop: Stop) -> None:
         remove_leftovers(run.folder)
         table = parse_toml(run.folder / "recipe.resolved.toml")
         recipes, plugins = checked(table)
-        _report_plugins(run, plugins, circumstances["plugins"])
+        _report_plugins(run, plugins[None], circumstances["plugins"])
         run.say(f"{recipes[None].title or run.folder.name}: {_relative(run.folder)}")
-        conduct(recipes[None], run, plugins, stop)
+        conduct(recipes[None], run, plugins[None], stop)
 
 
 def _table(path: Path, settings: Sequence[str], folders: Sequence[str]) -> Table:

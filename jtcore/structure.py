@@ -1,7 +1,7 @@
 """Tables become frozen attrs classes: strictly, and with all problems at once."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from re import fullmatch
 from types import SimpleNamespace
@@ -14,7 +14,8 @@ from jtcore.errors import JtError
 from jtcore.hints import is_optional, option_types, without_none
 from jtcore.plugins import Plugins
 
-NAME = r"[A-Za-z0-9_-]+"  # names become file names and TensorBoard tags
+NAME = r"[A-Za-z0-9_-]+"
+INTEGERS = range(-(2**63), 2**63)  # that TOML promises to carry
 
 
 @frozen(eq=False)
@@ -69,6 +70,15 @@ def unstructure(value: Any) -> Any:
     if isinstance(value, tuple):
         return [unstructure(item) for item in value]
     return value
+
+
+def name_problems(names: Iterable[str], path: str) -> list[str]:
+    """Of names that people give: they become names of files and TensorBoard tags."""
+    return [
+        f"{path}: the name {name!r} may only have letters, digits, _ and -"
+        for name in names
+        if not fullmatch(NAME, name)
+    ]
 
 
 class _Broken:
@@ -170,7 +180,7 @@ class _Structuring:
         return self._scalar(hint, value, path)
 
     def _scalar(self, hint: type, value: Any, path: str) -> Any:
-        if type(value) is int and value.bit_length() > 63:  # more than TOML promises
+        if type(value) is int and value not in INTEGERS:
             return self._problem(path, f"expected a number of at most 64 bits, got {_shown(value)}")
         if hint is float and type(value) is int:
             value = float(value)
@@ -203,11 +213,10 @@ class _Structuring:
     def _mapping(self, hint: Any, value: Any, path: str, family: str | None) -> Any:
         if not isinstance(value, Mapping):
             return self._problem(path, f"expected a table, got {_shown(value)}")
-        built = {}
-        for name, item in value.items():
-            if not fullmatch(NAME, name):
-                self._problem(path, f"the name {name!r} may only have letters, digits, _ and -")
-            built[name] = self._value(hint, item, _join(path, name), family)
+        self.problems += name_problems(value, path)
+        built = {
+            name: self._value(hint, item, _join(path, name), family) for name, item in value.items()
+        }
         return _BROKEN if _BROKEN in built.values() else built
 
     def _unknown_keys(self, rest: Mapping[str, Any], known: list[str], path: str) -> None:
@@ -239,7 +248,7 @@ def _join(path: str, key: str) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
         return "a table"
-    shown = hex(value) if isinstance(value, int) and value.bit_length() > 63 else repr(value)
+    shown = hex(value) if isinstance(value, int) and value not in INTEGERS else repr(value)
     return f"{shown if len(shown) <= 60 else shown[:57] + '...'} ({type(value).__name__})"
 
 

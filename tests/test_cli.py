@@ -198,7 +198,7 @@ def test_a_model_that_has_left_the_finite_numbers_is_told(table, write_recipe, t
 def test_a_folder_that_cannot_be_written_is_told(table, write_recipe, capsys):
     assert cli.run([str(write_recipe(table)), "--out", "/dev/null/run"]) == 2
 
-    assert capsys.readouterr().err == "[Errno 20] Not a directory: '/dev/null/run'\n"
+    assert capsys.readouterr().err == "[Errno 17] File exists: '/dev/null'\n"
 
 
 # jt-plugins
