@@ -23,54 +23,48 @@ class TensorBoard:
     def __init__(self, run: Run, recipe: Recipe):
         self.run = run
         self.recipe = recipe
-        self.steps = 0
         self.writer: SummaryWriter | None = None
 
     @hookimpl
-    def jt_run_started(self) -> None:
-        self._writer(None).add_text("recipe", _code(self.run.folder / "recipe.resolved.toml"))
-
-    @hookimpl
     def jt_step_finished(self, step: Step, scalars: Mapping[str, float]) -> None:
-        writer = self._writer(step.number)
+        self._open(step.number)
         for path, value in scalars.items():
-            writer.add_scalar(tag(path), value, step.number)
-        self.steps = step.number + 1
+            self.writer.add_scalar(tag(path), value, step.number)
 
     @hookimpl
     def jt_run_finished(self, error: BaseException | None) -> None:
         if error is None:
+            self._open(self.recipe.steps)
             self._add_results()
-        self._writer(None).close()
+        if self.writer:
+            self.writer.close()
 
-    def _writer(self, step: int | None) -> SummaryWriter:
-        """The writer; on resume, what the killed run had plotted from `step` on is purged."""
+    def _open(self, step: int) -> None:
+        """Begin at `step`: what a killed run had plotted from there on is purged."""
         from torch.utils.tensorboard import SummaryWriter
 
-        if self.writer is None or (step is not None and self.steps == 0 and step > 0):
-            if self.writer:
-                self.writer.close()
-            self.writer = SummaryWriter(self.run.folder / "tensorboard", purge_step=step)
-            self.steps = step or 0
-        return self.writer
+        if self.writer is None:
+            folder = self.run.folder / "tensorboard"
+            self.writer = SummaryWriter(folder, purge_step=step if folder.is_dir() else None)
+            self.writer.add_text("recipe", _code(self.run.folder / "recipe.resolved.toml"))
 
     def _add_results(self) -> None:
-        results, writer = self.run.read_json("metrics.json"), self._writer(None)
+        results, writer, last = self.run.read_json("metrics.json"), self.writer, self.recipe.steps
         for model, metrics in results.get("metrics", {}).items():
             for name, value in metrics.items():
-                writer.add_scalar(f"metric.{model}/{name}", value["mean"], self.steps)
+                writer.add_scalar(f"metric.{model}/{name}", value["mean"], last)
         for name, losses in results.get("validation", {}).items():
             for model in ("base", "adapted"):
-                writer.add_scalar(f"validation.{model}/{name}", losses[model], self.steps)
+                writer.add_scalar(f"validation.{model}/{name}", losses[model], last)
         for entry in results.get("samples", []):
             label = f"samples.{entry['model']}/{entry['prompt']} (seed {entry['seed']})"
-            _add_video(writer, label, self.run.samples / entry["file"], self.steps)
+            _add_video(writer, label, self.run.samples / entry["file"], last)
 
 
 def tag(path: str) -> str:
     """`stage.joint.lr` -> `stage.joint/lr`: TensorBoard groups by what is before the slash."""
-    first, second, rest = path.split(".", 2)
-    return f"{first}.{second}/{rest}"
+    *group, rest = path.split(".", 2)
+    return f"{'.'.join(group)}/{rest}" if group else rest
 
 
 def _add_video(writer: SummaryWriter, label: str, path: Path, step: int) -> None:
