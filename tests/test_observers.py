@@ -10,6 +10,8 @@ import rich
 from jtplugins.observers.tensorboard import tag
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.compat.proto.event_pb2 import SessionLog
 
 from jtcore import cli
 
@@ -119,6 +121,19 @@ def test_tensorboard_has_each_step_once_after_resuming(table, jt_run, steps):
     assert curve(found, f"{BRANCH}.losses.motion") == losses
     metric = curve(found, "metric.adapted/consistency.temporal_consistency")
     assert {step for step, _ in metric} == {3}
+
+
+def test_a_resumed_run_purges_from_the_step_that_it_resumes_at(table, jt_run):
+    table["checkpoint"] = {"every": 1, "keep": 9}
+    run = jt_run(table)
+    (first,) = (run / "tensorboard").iterdir()
+    unfinish(run, 2)
+
+    assert cli.run(["--resume", str(run), "--quiet"]) == 0
+
+    (second,) = set((run / "tensorboard").iterdir()) - {first}
+    logs = [e for e in EventFileLoader(str(second)).Load() if e.HasField("session_log")]
+    assert [(log.step, log.session_log.status) for log in logs] == [(2, SessionLog.START)]
 
 
 def test_a_path_is_grouped_by_what_it_begins_with():
