@@ -14,7 +14,7 @@ from jtcore.adapter import Adapter
 from jtcore.errors import JtError
 from jtcore.files import write_atomically
 from jtcore.plugins import Plugins
-from jtcore.recipe import Recipe, Sampling
+from jtcore.recipe import EngineSettings, Recipe, Sampling
 from jtcore.structure import Component, structure, structure_component, unstructure
 
 FORMAT = "jtcore-adapter-1"
@@ -29,6 +29,7 @@ class Artifact:
     adapter: Component
     backbone: Component
     sample: Sampling | None  # what the recipe sampled: sizes and steps that it was made for
+    engine: EngineSettings  # the precision that it was trained in
     tensors: Mapping[str, Tensor]
 
 
@@ -40,6 +41,7 @@ def save_adapter(path: Path, name: str, recipe: Recipe, adapter: Adapter) -> Non
         "adapter": unstructure(recipe.adapter[name]),
         "backbone": unstructure(recipe.backbone),
         "sample": unstructure(recipe.sample),
+        "engine": {"precision": recipe.engine.precision},
     }
     tensors = {k: v.detach().cpu().contiguous() for k, v in adapter.state_dict().items()}
     path.parent.mkdir(exist_ok=True)
@@ -61,6 +63,7 @@ def read_adapter(path: Path, plugins: Plugins) -> Artifact:
             adapter=structure_component("adapters", facts["adapter"], plugins),
             backbone=structure_component("backbones", facts["backbone"], plugins),
             sample=facts["sample"] and structure(Sampling, facts["sample"], plugins),
+            engine=structure(EngineSettings, facts["engine"], plugins),
             tensors=tensors,
         )
     except JtError as error:

@@ -39,8 +39,8 @@ class Engine:
         """Add the gradient of `loss`, (); with fp16 it is scaled until `update`."""
         self.scaler.scale(loss).backward()
 
-    def update(self, optimizer: Optimizer, clip: float | None) -> float:
-        """Clip and step. Returns the gradient norm before clipping.
+    def update(self, optimizer: Optimizer, clip: float) -> float:
+        """Clip unless `clip` is 0, and step. Returns the gradient norm before clipping.
 
         Raises NonFiniteGradient, weights untouched. With fp16 an overflow is expected now and
         then: the step is skipped, the scale halved, and the norm returned is not finite.
@@ -52,7 +52,7 @@ class Engine:
         norm = float(gradient_norm(parameters))
         if not isfinite(norm) and not self._can_lower_scale():
             raise NonFiniteGradient(f"gradient norm is {norm}; weights left as they were")
-        if clip is not None:
+        if clip:
             nn.utils.clip_grads_with_norm_(parameters, clip, torch.tensor(norm))
         self.scaler.step(optimizer)
         self.scaler.update()

@@ -107,13 +107,13 @@ def prepare(recipe: Recipe, engine: Engine, run: Run, stop: Stop) -> Materials:
     """Embed every caption and encode every clip that the cache does not have."""
     cache = Cache(cache_folder())
     spec = recipe.backbone.spec
-    needed = {caption for data in recipe.data.values() for caption in captions(data)}
+    needed = {caption for data in recipe.used_data.values() for caption in captions(data)}
     if recipe.sample:
         needed |= {*recipe.sample.prompts, recipe.sample.negative}
     stop.check()
     texts = embed_texts(sorted(needed), spec, cache, engine.device)
     streams = {}
-    for name, data in recipe.data.items():
+    for name, data in recipe.used_data.items():
         stop.check()
         streams[name] = load_stream(name, data, spec, cache, engine.device, run.say)
     return Materials(streams, texts)

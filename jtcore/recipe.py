@@ -57,7 +57,7 @@ class Stage:
     weight_decay: float = field(default=1e-4, validator=ge(0))
     warmup: int = field(default=0, validator=ge(0))  # steps of linear warm-up
     schedule: Literal["constant", "linear", "cosine"] = "constant"  # after the warm-up, to 0
-    clip: float | None = field(default=1.0, validator=optional(gt(0)))  # global gradient norm
+    clip: float = field(default=1.0, validator=ge(0))  # global gradient norm; 0 leaves gradients be
     accumulate: int = field(default=1, validator=ge(1))  # batches a step
     ema: float | None = field(default=None, validator=optional(and_(gt(0), lt(1))))
 
@@ -138,6 +138,14 @@ class Recipe:
     @property
     def steps(self) -> int:
         return sum(stage.steps for stage in self.stage.values())
+
+    @property
+    def used_data(self) -> dict[str, Data]:
+        """What branches or validation draw from; a variant may leave some of its base's unused."""
+        branches = (branch for stage in self.stage.values() for branch in stage.branch.values())
+        names = {name for branch in branches for name in branch.data}
+        names |= set(self.validation.data) if self.validation else set()
+        return {name: data for name, data in self.data.items() if name in names}
 
 
 def build_recipe(table: Mapping[str, Any], plugins: Plugins) -> Recipe:

@@ -87,13 +87,18 @@ def _table(given: Namespace, artifacts: Sequence[Artifact]) -> Table:
     sampling = {} if recorded is None else unstructure(recorded)
     sampling |= {"prompts": given.prompt, "seeds": given.seed or [0], "scales": {}}
     sampling |= {key: value for key in OPTIONS if (value := getattr(given, key)) is not None}
-    table = {"backbone": unstructure(artifacts[0].backbone), "sample": sampling}
+    first = artifacts[0]
+    table = {
+        "backbone": unstructure(first.backbone),
+        "engine": unstructure(first.engine),
+        "sample": sampling,
+    }
     return change(table, given.set)
 
 
 def _scales(settings: Sequence[str], artifacts: Sequence[Artifact]) -> dict[str, float]:
-    """`joint=0.5` and the like; adapters are on at 1 unless said."""
-    scales = {artifact.name: 1.0 for artifact in artifacts}
+    """`joint=0.5` and the like; adapters are on at their recipe's scales unless said."""
+    scales = {a.name: a.sample.scales.get(a.name, 1.0) if a.sample else 1.0 for a in artifacts}
     for setting in settings:
         name, _, number = setting.partition("=")
         if name not in scales:

@@ -287,7 +287,15 @@ seed = 1
 backbone = {{ kind = "pocket", weights = "random" }}
 data.subject = {{ source = "{data / "subject"}", size = [24, 24] }}
 adapter.joint = {{ kind = "glora", targets = "visual", rank = 2 }}
-sample = {{ prompts = ["a wug", "it moves"], frames = 2, size = [24, 24], steps = 2, seeds = [7] }}
+engine.precision = "bf16"
+
+[sample]
+prompts = ["a wug", "it moves"]
+frames = 2
+size = [24, 24]
+steps = 2
+seeds = [7]
+scales = {{ joint = 0.5 }}
 
 [stage.joint]
 steps = 3
@@ -350,7 +358,7 @@ def test_options_change_what_is_sampled(trained, jt_sample):
         "model": "adapted",
         "prompt": "it moves",
         "seed": 0,
-        "scales": {"joint": 1.0},
+        "scales": {"joint": 0.5},
     }
 
 

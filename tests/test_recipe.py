@@ -151,3 +151,9 @@ def test_a_table_is_left_as_it_was(table, plugins):
     build_recipe(table, plugins)
 
     assert table == before
+
+
+def test_data_is_used_by_branches_and_by_validation(table, plugins):
+    table["data"] |= {"spare": table["data"]["subject"], "held_out": table["data"]["subject"]}
+    table["validation"] = {"data": ["held_out"]}
+    assert list(build_recipe(table, plugins).used_data) == ["subject", "motion", "held_out"]

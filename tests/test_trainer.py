@@ -158,7 +158,7 @@ def plain_loop(before: Mapping[str, Tensor], model: Model, stage: Stage, rates: 
             weight.grad = gradients.get(name)
         norm = torch.cat([g.flatten() for g in gradients.values()]).norm() if gradients else 0
         norms.append(float(norm))
-        if stage.clip is not None and norm > stage.clip:
+        if stage.clip and norm > stage.clip:
             for gradient in gradients.values():
                 gradient.mul_(stage.clip / norm)
         optimizer.step()
@@ -227,6 +227,7 @@ def plain_forward(trained, denoiser, adapters, noised, text) -> Tensor:  # (B, 3
         pytest.param(stage(), [1, 1, 1, 1, 1], id="two branches"),
         pytest.param(stage(accumulate=3), [1, 1, 1, 1, 1], id="accumulation"),
         pytest.param(stage(clip=0.05), [1, 1, 1, 1, 1], id="clipping"),
+        pytest.param(stage(clip=0, betas=[0, 0], eps=10.0), [1, 1, 1, 1, 1], id="no clipping"),
         pytest.param(
             stage(warmup=2, schedule="linear"), [0.5, 1, 1, 2 / 3, 1 / 3], id="warm-up, linear"
         ),
