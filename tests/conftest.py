@@ -7,10 +7,10 @@ from textwrap import dedent
 import pytest
 import tomli_w
 import torch
-from jtplugins.pocket.draw import draw
 
 from jtcore import cli
 from jtcore.plugins import Plugins, load_plugins
+from jtplugins.pocket.draw import draw
 
 TINY = Path(__file__).parent / "tiny"
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from jtplugins.pocket import cli as pocket
 from safetensors.torch import load_file, save_file
 
 from jtcore import __version__, cli
 from jtcore.media import read_sample
+from jtplugins.pocket import cli as pocket
 
 COMMANDS = {"jt-run": cli.run, "jt-plugins": cli.plugins, "jt-sample": cli.sample}
 

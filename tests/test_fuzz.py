@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import tomli_w
-from jtplugins.pocket import cli as pocket
 
 from jtcore import cli
 from jtcore.tables import find_recipe, parse_toml
+from jtplugins.pocket import cli as pocket
 
 PROGRAMS = 60  # by default; and those marked slow
 MANY = 300

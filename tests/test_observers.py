@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import rich
-from jtplugins.observers.tensorboard import tag
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.compat.proto.event_pb2 import SessionLog
 
 from jtcore import cli
+from jtplugins.observers.tensorboard import tag
 
 BRANCH = "stage.joint/branch.joint"
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from attrs import frozen
 from diffusers import CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
-from jtplugins.backbones._cogvideox import CogVideoXBackbone
 from torch import Tensor
+
+from jtplugins.backbones._cogvideox import CogVideoXBackbone
 
 
 @frozen(eq=False)

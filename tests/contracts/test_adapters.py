@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from jtplugins.adapters.glora import GLoRA
-from jtplugins.adapters.lora import LoRA
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from jtcore.adapter import Adapter, switched_on
 from jtcore.plugins import load_plugins
+from jtplugins.adapters.glora import GLoRA
+from jtplugins.adapters.lora import LoRA
 
 ADAPTERS = [
     LoRA("visual", rank=4),

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from jtplugins.backbones.pocket import Pocket
 from torch import Tensor, nn
 
 from jtcore import JtError
 from jtcore.plugins import load_plugins
+from jtplugins.backbones.pocket import Pocket
 
 BACKBONES = [(Pocket("random"), (3, 24, 24))]  # spec, and frames, height and width that it can do
 every_backbone = pytest.mark.parametrize(

@@ -5,11 +5,6 @@ import re
 import pytest
 import torch
 from attrs import evolve
-from jtplugins.adapters.glora import GLoRA
-from jtplugins.losses._shift import AXES
-from jtplugins.losses.ait import AiT
-from jtplugins.losses.diffusion import Diffusion
-from jtplugins.losses.shift import Shift
 from torch import Generator, Tensor
 
 from jtcore import JtError
@@ -17,6 +12,11 @@ from jtcore.adapter import switched_on
 from jtcore.plugins import load_plugins
 from jtcore.structure import Component, structure_component, unstructure
 from jtcore.types import Noised, Part
+from jtplugins.adapters.glora import GLoRA
+from jtplugins.losses._shift import AXES
+from jtplugins.losses.ait import AiT
+from jtplugins.losses.diffusion import Diffusion
+from jtplugins.losses.shift import Shift
 
 LOSSES = [
     Diffusion(),

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from jtplugins.metrics.temporal_consistency import TemporalConsistency
 from torch import Tensor
 
 from jtcore.plugins import load_plugins
 from jtcore.types import Sample
+from jtplugins.metrics.temporal_consistency import TemporalConsistency
 
 METRICS = [TemporalConsistency()]
 every_metric = pytest.mark.parametrize("metric", METRICS, ids=str)

@@ -5,8 +5,9 @@ import torch
 from diffusers import CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_region_for_grid
-from jtplugins.backbones._cogvideox import CogVideoXBackbone, rotary_embedding
 from torch import Generator, Tensor
+
+from jtplugins.backbones._cogvideox import CogVideoXBackbone, rotary_embedding
 
 CPU = torch.device("cpu")
 

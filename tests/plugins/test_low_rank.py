@@ -6,14 +6,14 @@ import pytest
 import torch
 from attrs import frozen
 from diffusers import CogVideoXTransformer3DModel
-from jtplugins.adapters.glora import GLoRA
-from jtplugins.adapters.lora import LoRA
-from jtplugins.backbones._cogvideox import CogVideoXBackbone
 from torch import Tensor, nn
 
 from jtcore import JtError
 from jtcore.adapter import Adapter, switched_on
 from jtcore.targets import match_targets
+from jtplugins.adapters.glora import GLoRA
+from jtplugins.adapters.lora import LoRA
+from jtplugins.backbones._cogvideox import CogVideoXBackbone
 
 BATCH, FOLDED, TOKENS, WIDTH, OUT, RANK = 2, 3, 5, 8, 6, 4
 layouts = pytest.mark.parametrize("folded", [1, FOLDED])

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from jtplugins.backbones.pocket import Pocket
-from jtplugins.pocket import models
 
 from jtcore import JtError
+from jtplugins.backbones.pocket import Pocket
+from jtplugins.pocket import models
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 PROMPTS = ["a red ball moves left", "a blue ring stays"]
