@@ -82,7 +82,10 @@ def build_transformer() -> CogVideoXTransformer3DModel:
         sample_frames=FRAMES,
         patch_size=1,
         temporal_compression_ratio=1,
+        spatial_interpolation_scale=0.5,  # apart enough to tell neighbouring patches
+        temporal_interpolation_scale=0.25,  # and neighbouring frames
         use_rotary_positional_embeddings=True,
+        use_learned_positional_embeddings=True,  # as CogVideoX-5B-I2V: frames must know their index
     )
 
 

@@ -6,6 +6,7 @@ from functools import cache
 
 import numpy as np
 
+PERIOD = 8  # frames of a whole path
 REACH = 3.0  # px, how far a path leaves its anchor
 
 PHRASES = {  # the first phrase is the canonical one; it always names the motion
@@ -30,25 +31,32 @@ HELD_OUT = {
     "spirals": ("spirals",),
     "squares": ("squares",),
 }
-ANCHORS = {  # px, (y, x) of the sprite's centre
-    f"{row} {column}".strip() or "mid": (y, x)
-    for row, y in (("top", 8.0), ("", 12.0), ("bottom", 16.0))
-    for column, x in (("left", 8.0), ("", 12.0), ("right", 16.0))
+ANCHORS = {  # px, (y, x) of the sprite's centre; no word of a place is one of a direction
+    "top-left": (8.0, 8.0),
+    "top": (8.0, 12.0),
+    "top-right": (8.0, 16.0),
+    "mid-left": (12.0, 8.0),
+    "mid": (12.0, 12.0),
+    "mid-right": (12.0, 16.0),
+    "bottom-left": (16.0, 8.0),
+    "bottom": (16.0, 12.0),
+    "bottom-right": (16.0, 16.0),
 }
 
 
 def path(motion: str, frames: int) -> np.ndarray:  # (frames, 2), px from the anchor, (y, x)
-    """The exact path of `motion`; the centre of a one-frame clip is the anchor itself."""
-    return _paths(frames)[motion] if frames > 1 else np.zeros((1, 2), np.float32)
+    """The exact path of `motion`; a shorter clip is its beginning."""
+    assert 1 <= frames <= PERIOD, f"{frames} frames, the world has {PERIOD}"
+    return _paths()[motion][:frames]
 
 
 @cache
-def _paths(frames: int) -> dict[str, np.ndarray]:  # of (frames, 2)
-    t = np.arange(frames) / frames
-    line = np.linspace(-1, 1, frames)
-    zero, turn = np.zeros(frames), 2 * np.pi * t
+def _paths() -> dict[str, np.ndarray]:  # of (PERIOD, 2)
+    t = np.arange(PERIOD) / PERIOD
+    line = np.linspace(-1, 1, PERIOD)
+    zero, turn = np.zeros(PERIOD), 2 * np.pi * t
     wave = np.sin(2 * turn)
-    radius = np.linspace(0, 1, frames)
+    radius = np.linspace(0, 1, PERIOD)
     corners = np.linspace(0, 1, 5)
     shape = {
         "stays": (zero, zero),
@@ -63,7 +71,7 @@ def _paths(frames: int) -> dict[str, np.ndarray]:  # of (frames, 2)
         "clockwise": (-np.cos(turn), np.sin(turn)),
         "counterclockwise": (-np.cos(turn), -np.sin(turn)),
         "bounces": (1 - 2 * abs(np.sin(turn)), zero),
-        "shakes": (zero, 0.6 * (-1.0) ** np.arange(frames)),
+        "shakes": (zero, 0.6 * (-1.0) ** np.arange(PERIOD)),
         "sways": (zero, np.sin(turn)),
         "zigzags": (0.7 * wave, line),
         "eightwise": (0.9 * wave, np.sin(turn)),
@@ -72,4 +80,7 @@ def _paths(frames: int) -> dict[str, np.ndarray]:  # of (frames, 2)
             np.interp(t, corners, c) for c in ((-1, -1, 1, 1, -1), (-1, 1, 1, -1, -1))
         ),
     }
-    return {name: REACH * np.stack(yx, 1).astype(np.float32) for name, yx in shape.items()}
+    # whole pixels: there, a creature's cells are crisp
+    return {
+        name: (REACH * np.stack(yx, 1)).round().astype(np.float32) for name, yx in shape.items()
+    }

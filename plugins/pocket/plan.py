@@ -5,16 +5,19 @@ from __future__ import annotations
 from attrs import field, frozen
 from attrs.validators import ge, gt
 
+from .world import FRAMES
+
 
 @frozen
 class Plan:
     """A pretraining; the defaults made the shipped weights"""
 
-    image_steps: int = field(default=1600, validator=ge(0))
-    video_steps: int = field(default=4000, validator=ge(0))
+    image_steps: int = field(default=1000, validator=ge(0))
+    growing_steps: int = field(default=1400, validator=ge(0))  # while clips grow to full length
+    video_steps: int = field(default=2100, validator=ge(0))
     image_batch: int = field(default=32, validator=gt(0))
-    video_batch: int = field(default=16, validator=gt(0))
-    image_share: float = 0.2  # of the steps of the video phase
+    video_batch: int = field(default=16, validator=gt(0))  # shorter clips: more of them
+    image_share: float = 0.2  # of the steps after the first phase
     matrix_lr: float = 0.01  # of Muon, for the matrices of the blocks
     lr: float = 3e-3  # of AdamW, for all else
     ema: float = 0.998
@@ -28,7 +31,19 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        return self.image_steps + self.video_steps
+        return self.image_steps + self.growing_steps + self.video_steps
+
+    def frames(self, step: int) -> int:
+        """The length of clips at `step`.
+
+        Paths lie around their anchors, so in whole videos neither a motion's word nor a frame's
+        index alone predicts anything, only both together, which gives no gradient to begin with.
+        The first frame's place does depend on the word; from there the clips grow frame by frame.
+        """
+        if step < self.image_steps:
+            return 1
+        grown = (step - self.image_steps) / max(1, self.growing_steps)
+        return min(FRAMES, 2 + int(grown * (FRAMES - 2)))
 
     def rate(self, step: int) -> float:
         """The learning rate at `step`, relative to its peak."""

@@ -29,8 +29,8 @@ class Training:
         matrices = [weight for weight in blocks.parameters() if weight.ndim == 2]
         taken = {id(weight) for weight in matrices}
         others = [weight for weight in networks.parameters() if id(weight) not in taken]
-        muon = torch.optim.Muon(matrices, lr=plan.matrix_lr, weight_decay=0.01)
-        adam = torch.optim.AdamW(others, lr=plan.lr, betas=(0.9, 0.98), weight_decay=0.0)
+        muon = torch.optim.Muon(matrices, lr=plan.matrix_lr, weight_decay=0.1)
+        adam = torch.optim.AdamW(others, lr=plan.lr, betas=(0.9, 0.99), weight_decay=0.0)
         return cls(networks, averages, (muon, adam))
 
     def state(self) -> dict:
@@ -64,15 +64,15 @@ def train_step(
 ) -> tuple[str, float]:
     """One update; whether it was on images or videos, and its loss."""
     rng = np.random.default_rng([seed, step])
-    is_video = step >= plan.image_steps and rng.random() >= plan.image_share
-    batch, frames = (plan.video_batch, FRAMES) if is_video else (plan.image_batch, 1)
+    frames = 1 if rng.random() < plan.image_share else plan.frames(step)
+    batch = plan.image_batch if frames == 1 else plan.video_batch * FRAMES // frames
     pixels, captions = draw_clips(rng, batch, frames, plan, step)
     noise = torch.Generator().manual_seed(int(rng.integers(2**63)))
     loss = v_loss(pocket, pocket.codec.encode(pixels), captions, noise)
     loss.backward()
     nn.utils.clip_grad_norm_(training.networks.parameters(), 1.0)
     training.update(plan, step)
-    return ("video" if is_video else "image"), loss.item()
+    return ("image" if frames == 1 else "video"), loss.item()
 
 
 def draw_clips(
@@ -82,8 +82,7 @@ def draw_clips(
     freedom = plan.widening(step)
     jitter = plan.jitter + freedom * (plan.wide_jitter - plan.jitter)
     noise = CaptionNoise(place=freedom * plan.unplaced)
-    motion = "stays" if frames == 1 else None
-    scenes = [draw_scene(rng, jitter, motion) for _ in range(batch)]
+    scenes = [draw_scene(rng, jitter) for _ in range(batch)]
     captions = [noisy_caption(scene, noise, rng) for scene in scenes]
     return torch.from_numpy(render(scenes, frames)), captions
 

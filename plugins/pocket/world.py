@@ -9,7 +9,7 @@ from attrs import field, frozen
 from attrs.validators import in_
 
 from .held_out import SUBJECTS, assert_is_seen, differing_cells, is_held_out
-from .motions import ANCHORS, HELD_OUT, PHRASES, path
+from .motions import ANCHORS, HELD_OUT, PERIOD, PHRASES, path
 from .sprites import (
     CELLS,
     COLOURS,
@@ -25,8 +25,8 @@ from .sprites import (
 )
 
 SIZE = 24  # px, height and width of a frame
-FRAMES = 8
-CREATURES = 0.5  # share of creatures among the sprites of pretraining
+FRAMES = PERIOD  # of a whole clip
+CREATURES = 0.4  # share of creatures among the sprites of pretraining
 
 
 @frozen

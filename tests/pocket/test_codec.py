@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from jtplugins.pocket.codec import PatchCodec, from_blocks, to_blocks
 from jtplugins.pocket.world import draw_scene, render
 

@@ -7,12 +7,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
+
 from jtplugins.pocket import cli
 from jtplugins.pocket.captions import caption
 from jtplugins.pocket.draw import data_sets, draw
 from jtplugins.pocket.held_out import SUBJECTS
 from jtplugins.pocket.world import render
-from PIL import Image
 
 
 @pytest.fixture(scope="module")

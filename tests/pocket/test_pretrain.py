@@ -5,17 +5,25 @@ import os
 import signal
 from pathlib import Path
 
-import jtplugins.pocket
 import pytest
 import torch
 from attrs import asdict
+
+import jtplugins.pocket
+from jtcore.errors import JtError
 from jtplugins.pocket import models
 from jtplugins.pocket.plan import Plan
 from jtplugins.pocket.pretrain import pretrain
 
-from jtcore.errors import JtError
-
-PLAN = Plan(image_steps=2, video_steps=2, image_batch=2, video_batch=2, warm_up=1, codec_clips=64)
+PLAN = Plan(
+    image_steps=1,
+    growing_steps=2,
+    video_steps=1,
+    image_batch=2,
+    video_batch=2,
+    warm_up=1,
+    codec_clips=64,
+)
 WEIGHTS = Path(jtplugins.pocket.__file__).parent / "weights"
 PRODUCTS = ("transformer", "text_encoder", "codec")
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from jtplugins.pocket.captions import RARE, CaptionNoise, caption, noisy_caption, sentence
 from jtplugins.pocket.held_out import SUBJECTS
 from jtplugins.pocket.motions import HELD_OUT
@@ -31,7 +32,7 @@ def test_it_covers_captions_of_pretraining(tokenizer):
 @pytest.mark.parametrize("motion", HELD_OUT)
 def test_it_covers_captions_of_what_is_held_out(tokenizer, subject, motion):
     ground = Background("gray", "checkered")
-    text = caption(Scene(SUBJECTS[subject], motion, "bottom right", ground))
+    text = caption(Scene(SUBJECTS[subject], motion, "bottom-right", ground))
     assert is_covered(tokenizer, text), text
     assert all(
         is_covered(tokenizer, sentence(word, "creature", motion, "mid", "teal")) for word in RARE
