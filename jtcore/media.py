@@ -21,6 +21,8 @@ from jtcore.framing import choose_clips
 SHORT_SIDE = 192  # pixels of a written video: smaller ones are enlarged
 TILE = 144  # pixels, the height of a frame on a sheet
 COLUMNS = 8  # frames of a row
+# mbtree decides by memory that libx264 never wrote: on some machines equal frames give other bytes
+H264 = {"crf": "12", "x264-params": "mbtree=0"}
 GAP, MARGIN, LABEL = 6, 20, 34  # pixels
 PAPER, INK = "#ffffff", "#222222"
 
@@ -35,7 +37,7 @@ def write_video(path: Path, video: Tensor, fps: float) -> None:  # (3, F, H, W) 
     container = {".mkv": "matroska"}.get(path.suffix, path.suffix[1:])
     with write_atomically(path) as aside, av.open(aside, "w", format=container) as file:
         rate = Fraction(fps).limit_denominator(1001)
-        stream = file.add_stream("libx264", rate=rate, options={"crf": "12"})
+        stream = file.add_stream("libx264", rate=rate, options=H264)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.thread_count = 1  # the loss, and so a metric, depends on how many there are

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -56,6 +60,25 @@ def test_a_small_video_shrinks_back_to_itself(tmp_path, side):
 def test_any_frame_rate_is_kept(tmp_path, fps):
     write_video(tmp_path / "a.mp4", plain(192, 192, [0.5] * 4), fps)
     assert timeline(tmp_path / "a.mp4").seconds == pytest.approx(4 / fps, rel=1e-3)
+
+
+WRITER = """
+import sys
+from pathlib import Path
+import torch
+from jtcore.media import write_video
+
+noise = torch.rand(3, 8, 24, 24, generator=torch.Generator().manual_seed(0))
+write_video(Path(sys.argv[1]), noise, fps=8)
+"""
+
+
+def test_what_memory_held_before_does_not_show_in_a_video(tmp_path):
+    paths = [tmp_path / "a.mp4", tmp_path / "b.mp4"]
+    for path, filler in zip(paths, ["1", "170"], strict=True):
+        command = [sys.executable, "-c", WRITER, str(path)]
+        subprocess.run(command, env=os.environ | {"MALLOC_PERTURB_": filler}, check=True)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
 def test_a_video_of_nan_is_not_written(tmp_path):
