@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import stat
 import struct
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 
 import av
@@ -47,6 +49,17 @@ class Timeline:
 
 def timeline(path: Path) -> Timeline:
     """Decode a file once to know its frames. Raises JtError where a frame cannot be decoded."""
+    _refuse_other_kinds(path)
+    with _naming(path):
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
+            raise ValueError("it is not a file")
+    return _timeline(path, found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(4096)
+def _timeline(path: Path, mtime: int, size: int) -> Timeline:
+    """Of a file as it is now: the check and the run ask for the same ones, which takes minutes."""
     with _naming(path):
         shown = [(start, length) for start, length, _ in _moments(path)]
         if not shown:
@@ -92,10 +105,14 @@ def is_transparent(path: Path) -> bool:
 
 def _moments(path: Path) -> Iterator[Moment]:
     """The frames of a file as they are shown, decoded one by one."""
+    _refuse_other_kinds(path)
+    return (_stills if path.suffix.lower()[1:] in PICTURES else _video)(path)
+
+
+def _refuse_other_kinds(path: Path) -> None:
     if not is_readable_kind(path):
         known = ", ".join(sorted(PICTURES | VIDEOS))
         raise JtError(f"{path}: unknown kind of file; expected one of {known}")
-    return (_stills if path.suffix.lower()[1:] in PICTURES else _video)(path)
 
 
 @contextmanager

@@ -1,3 +1,4 @@
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -158,6 +159,18 @@ def test_the_frames_of_a_video_are_read_by_index(tmp_path, suffix, codec):
     assert shown.seconds == pytest.approx(0.6, abs=2e-3)
     found = {index: float(pixels.float().mean()) for index, pixels in read_frames(path, {1, 4})}
     assert found == pytest.approx({1: 50, 4: 200}, abs=6)
+
+
+def test_a_file_is_decoded_once_until_it_changes(tmp_path):
+    path = tmp_path / "a.mp4"
+    write_grey_video(path, LEVELS)
+    shown, stat = timeline(path), path.stat()
+    path.write_bytes(bytes(stat.st_size))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert timeline(path) is shown
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    with pytest.raises(JtError, match="Invalid data found"):
+        timeline(path)
 
 
 def test_times_that_run_backwards_are_of_a_constant_rate(tmp_path):
