@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from glob import glob
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen
-from attrs.validators import deep_iterable, ge, gt, in_, optional
+from attrs.validators import deep_iterable, ge, gt, in_, le, optional
 
 from jtcore.errors import JtError
 
 if TYPE_CHECKING:
     from jtcore.types import BackboneSpec
+
+CAPTIONS = tuple(map("".join, product(".", "tT", "xX", "tT")))  # .txt first, then .txT, .tXt, ...
 
 
 @frozen
@@ -43,7 +46,7 @@ class Data:
     batch: int = field(default=1, validator=ge(1))
     fps: float | None = field(default=None, validator=optional(gt(0)))
     stride: int | None = field(default=None, validator=optional(ge(1)))
-    clips: int = field(default=1, validator=ge(1))
+    clips: int = field(default=1, validator=[ge(1), le(1000)])
     short: Literal["error", "repeat"] = field(default="error", validator=in_(("error", "repeat")))
     flip: bool = False
     masks: str | None = None
@@ -73,11 +76,12 @@ def data_problems(name: str, data: Data, spec: BackboneSpec) -> list[str]:
 def reference_files(data: Data) -> list[Path]:
     """Its pictures and videos in order of name; hidden files and captions are passed over.
 
-    Raises JtError where there is none.
+    A link that leads nowhere is among them: whoever opens it says so. Raises JtError where there
+    is none.
     """
     source = Path(data.source)
     try:
-        files = sorted(p for p in _found(source) if p.is_file() and _may_be_shown(p))
+        files = sorted(p for p in _found(source) if _may_be_shown(p) and not p.is_dir())
     except (OSError, ValueError) as error:  # not ours to read, too long, or with a null byte
         raise JtError(f"{data.source!r} cannot be read: {error}") from error
     if not files:
@@ -114,9 +118,9 @@ def caption(path: Path, data: Data) -> str:
     """What is seen in a file. Raises JtError."""
     if data.prompt is not None:
         return data.prompt
-    beside = path.with_suffix(".txt")
-    if not beside.is_file():
-        raise JtError(f"{path}: has no caption; give `prompt`, or write {beside.name} beside it")
+    beside = next((p for p in map(path.with_suffix, CAPTIONS) if p.is_file()), None)
+    if beside is None:
+        raise JtError(f"{path}: has no caption; give `prompt`, or write {path.stem}.txt beside it")
     try:
         words = beside.read_text(encoding="utf-8").split()
     except UnicodeDecodeError as error:
@@ -127,7 +131,7 @@ def caption(path: Path, data: Data) -> str:
 
 
 def _may_be_shown(path: Path) -> bool:
-    return path.suffix != ".txt" and not path.name.startswith(".")
+    return path.suffix not in CAPTIONS and not path.name.startswith(".")
 
 
 def _shape_problems(place: str, data: Data, spec: BackboneSpec) -> Iterator[str]:

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,12 @@ def test_a_file_may_be_named_like_a_pattern(folder):
 
 
 def test_captions_stand_beside_the_files(folder):
+    assert captions(Data(str(folder), (24, 24))) == ["a dog on grass", "a dog"]
+
+
+def test_the_suffix_of_a_caption_is_in_any_case(folder):
+    (folder / "a.txt").rename(folder / "a.TXT")
+    (folder / "b.txt").rename(folder / "b.Txt")
     assert captions(Data(str(folder), (24, 24))) == ["a dog on grass", "a dog"]
 
 
@@ -151,6 +158,24 @@ def test_a_damaged_file_is_told(folder):
     assert problem.startswith(f"data.subject.source: {folder / 'a.jpg'}: cannot be read: ")
 
 
+def test_broken_links_are_told(folder):
+    (folder / "c.png").symlink_to(folder / "away.png")
+    (folder / "d.mp4").symlink_to(folder / "d.mp4")
+    assert problems(folder, prompt="x") == [
+        f"data.subject.source: {folder / 'c.png'}: cannot be read: No such file or directory",
+        f"data.subject.source: {folder / 'd.mp4'}: cannot be read: "
+        "Too many levels of symbolic links",
+    ]
+    assert problems(folder / "c.png", prompt="x") == problems(folder, prompt="x")[:1]
+
+
+def test_a_pipe_is_told_and_not_waited_for(folder):
+    os.mkfifo(folder / "c.png")
+    assert problems(folder, prompt="x") == [
+        f"data.subject.source: {folder / 'c.png'}: cannot be read: it is not a file"
+    ]
+
+
 def test_masks_are_checked(folder):
     masks = folder / "masks"
     for name in "cdef":
@@ -189,6 +214,7 @@ def test_fps_and_stride_exclude_each_other():
         ({"frames": 0}, "'frames' must be >= 1: 0"),
         ({"batch": 0}, "'batch' must be >= 1: 0"),
         ({"clips": 0}, "'clips' must be >= 1: 0"),
+        ({"clips": 1001}, "'clips' must be <= 1000: 1001"),
         ({"stride": 0}, "'stride' must be >= 1: 0"),
         ({"fps": 0.0}, "'fps' must be > 0: 0.0"),
         ({"size": (0, 24)}, "'size' must be >= 1: 0"),
