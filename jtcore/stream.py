@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache as once
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
-import av
-import PIL
 import torch
 from attrs import frozen
 from torch import Generator, Tensor
@@ -24,8 +23,12 @@ from jtcore.framing import flip
 from jtcore.rng import generator
 from jtcore.types import BackboneSpec, Codec, Part
 
-CODE = 1  # raised when equal files and options would be encoded to other tensors
-LIBRARIES = f"torch {torch.__version__}, av {av.__version__}, Pillow {PIL.__version__}"
+SHAPING = ("decode.py", "framing.py", "clips.py", "stream.py")  # the sources of what is encoded
+CODE = digest({name: sha256(Path(__file__).with_name(name)) for name in SHAPING})
+LIBRARIES = ", ".join(
+    [f"torch {torch.__version__}"]  # its own word, which tells builds for other devices apart
+    + [f"{name} {version(name)}" for name in ("av", "Pillow", "transformers", "diffusers")]
+)
 MUCH = 0.2  # the share of a picture from which cropping is told
 
 
@@ -97,7 +100,7 @@ def load_stream(
     codec = once(lambda: spec.load_codec(device))
     items, cropped = [], {}
     for path in reference_files(data):
-        key = _item_key(path, data, spec)
+        key = _item_key(path, data, spec, device)
         encode = partial(_encode, path, data, spec, codec, device, digest(key))
         found = cache.get_or_make(key, encode)
         items.append(Item(caption(path, data), found["latents"], found.get("mask")))
@@ -114,8 +117,7 @@ def embed_texts(
     """Each caption's embedding, (L, D), on the CPU. The text encoder is loaded only for those that
     the cache does not have, and freed."""
     encoder = once(lambda: spec.load_text_encoder(device))
-    shaping = {"what": "text", "code": CODE, "libraries": LIBRARIES}
-    shaping["encoder"] = spec.text_identity()
+    shaping = _shaping(device) | {"what": "text", "encoder": spec.text_identity()}
 
     @torch.no_grad()
     def embed(prompt: str) -> dict[str, Tensor]:
@@ -127,14 +129,19 @@ def embed_texts(
     }
 
 
-def _item_key(path: Path, data: Data, spec: BackboneSpec) -> dict[str, str | int | float | None]:
+def _shaping(device: torch.device) -> dict[str, str]:
+    """What shapes every tensor, whatever it is made of."""
+    return {"code": CODE, "libraries": LIBRARIES, "device": device.type}
+
+
+def _item_key(
+    path: Path, data: Data, spec: BackboneSpec, device: torch.device
+) -> dict[str, str | int | float | None]:
     """All that shapes an item's tensors."""
     mask = mask_of(path, data)
     height, width = data.size
-    return {
+    return _shaping(device) | {
         "what": "latents",
-        "code": CODE,
-        "libraries": LIBRARIES,
         "file": sha256(path),
         "kind": path.suffix.lower(),
         "mask": sha256(mask) if mask else None,

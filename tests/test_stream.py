@@ -1,5 +1,10 @@
+import shutil
+import subprocess
+import sys
 from collections import Counter
+from importlib.metadata import version
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,10 +84,11 @@ def load(tmp_path, spec):
     def load(source, **options):
         data = Data(str(source), **{"size": (40, 40)} | options)
         cache = Cache(tmp_path / "cache")
-        texts = embed_texts(captions(data), load.spec, cache, CPU)
-        return load_stream("subject", data, load.spec, cache, CPU, load.said.append), texts
+        texts = embed_texts(captions(data), load.spec, cache, load.device)
+        say = load.said.append
+        return load_stream("subject", data, load.spec, cache, load.device, say), texts
 
-    load.said, load.spec = [], spec
+    load.said, load.spec, load.device = [], spec, CPU
     return load
 
 
@@ -255,11 +261,19 @@ def change_the_codec(folder, load, monkeypatch):
 
 
 def change_our_code(folder, load, monkeypatch):
-    monkeypatch.setattr(streams, "CODE", streams.CODE + 1)
+    monkeypatch.setattr(streams, "CODE", "another digest")
 
 
 def change_a_library(folder, load, monkeypatch):
     monkeypatch.setattr(streams, "LIBRARIES", "torch 99")
+
+
+def change_the_device(folder, load, monkeypatch):
+    class Anywhere(Blocks):
+        def encode(self, pixels, rng):
+            return super().encode(torch.zeros(pixels.shape), rng)
+
+    load.spec, load.device = Anywhere(), torch.device("meta")
 
 
 @pytest.mark.parametrize(
@@ -271,6 +285,7 @@ def change_a_library(folder, load, monkeypatch):
         change_the_codec,
         change_our_code,
         change_a_library,
+        change_the_device,
     ],
 )
 def test_what_else_shapes_latents_is_in_the_key(folder, load, monkeypatch, change):
@@ -283,13 +298,43 @@ def test_what_else_shapes_latents_is_in_the_key(folder, load, monkeypatch, chang
     assert (1, 3, 1, 40, 40) in load.spec.worked
 
 
-@pytest.mark.parametrize("change", [change_the_codec, change_our_code, change_a_library])
+@pytest.mark.parametrize(
+    "change", [change_the_codec, change_our_code, change_a_library, change_the_device]
+)
 def test_what_shapes_embeddings_is_in_the_key(folder, load, monkeypatch, change):
     load(folder)
     change(folder, load, monkeypatch)
     load.spec.worked.clear()
     load(folder)
     assert load.spec.worked[:5] == [("x" * n,) for n in range(1, 6)]
+
+
+@pytest.mark.parametrize("library", ["torch", "av", "Pillow", "transformers", "diffusers"])
+def test_each_library_that_shapes_tensors_is_in_the_key(library):
+    assert f"{library} {version(library)}" in streams.LIBRARIES
+
+
+EDITOR = """
+import importlib
+from pathlib import Path
+from jtcore import stream
+
+print(stream.CODE)
+for name in ["decode", "framing", "clips", "stream"]:
+    with Path("jtcore", f"{name}.py").open("a") as file:
+        file.write("# edited")
+    print(importlib.reload(stream).CODE)
+Path("jtcore", "report.py").write_text("")
+print(importlib.reload(stream).CODE)
+"""
+
+
+def test_an_edit_of_what_shapes_tensors_is_in_the_key(tmp_path):
+    shutil.copytree(Path(streams.__file__).parent, tmp_path / "jtcore")
+    command = [sys.executable, "-c", EDITOR]
+    told = subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, check=True)
+    *edited, other = told.stdout.split()
+    assert (len(edited), len(set(edited)), other) == (5, 5, edited[-1])
 
 
 def test_the_codec_is_freed(folder, load, tmp_path):
