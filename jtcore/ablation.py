@@ -2,7 +2,6 @@
 
 import csv
 import io
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from jtcore.files import write_atomically
 from jtcore.plugins import Plugins
 from jtcore.recipe import Recipe
 from jtcore.report import markdown_table
-from jtcore.run import create_folder, read_json, write_json
+from jtcore.run import fill_folder, new_folder, read_json, write_json
 from jtcore.structure import name_problems
 from jtcore.tables import Table, overlay
 
@@ -38,21 +37,20 @@ def variants(table: Table) -> dict[str | None, Table]:
 
 def create(
     folder: Path,
-    given: str,
+    path: Path,
     settings: Sequence[str],
     recipes: Mapping[str, Recipe],
     plugins: Mapping[str, Plugins],
 ) -> None:
-    """Make the folder of an ablation with a run directory for each variant, whole at once."""
-    if folder.exists():
-        raise JtError(f"{folder} exists; name another with --out, or continue it with --resume")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
-    aside.chmod(0o755)
-    for name, recipe in recipes.items():
-        create_folder(aside / name, given, settings, recipe, plugins[name])
-    write_json(aside / INDEX, {"variants": list(recipes)})
-    aside.rename(folder)
+    """Make the folder of an ablation with a run directory for each variant, whole at once.
+
+    Raises FolderExistsError where it is there already.
+    """
+    with new_folder(folder) as aside:
+        for name, recipe in recipes.items():
+            (aside / name).mkdir()
+            fill_folder(aside / name, path, settings, recipe, plugins[name])
+        write_json(aside / INDEX, {"variants": list(recipes)})
 
 
 def run_folders(folder: Path) -> list[Path]:

@@ -14,6 +14,7 @@ from jtcore.adapter import Adapter
 from jtcore.errors import JtError
 from jtcore.files import write_atomically
 from jtcore.plugins import Plugins
+from jtcore.provenance import backbone_identity
 from jtcore.recipe import EngineSettings, Recipe, Sampling
 from jtcore.structure import Component, structure, structure_component, unstructure
 
@@ -30,6 +31,7 @@ class Artifact:
     backbone: Component
     sample: Sampling | None  # what the recipe sampled: sizes and steps that it was made for
     engine: EngineSettings  # the precision that it was trained in
+    identity: Mapping[str, str]  # hashes of the backbone that it was trained on
     tensors: Mapping[str, Tensor]
 
 
@@ -42,6 +44,7 @@ def save_adapter(path: Path, name: str, recipe: Recipe, adapter: Adapter) -> Non
         "backbone": unstructure(recipe.backbone),
         "sample": unstructure(recipe.sample),
         "engine": {"precision": recipe.engine.precision},
+        "identity": backbone_identity(recipe.backbone),
     }
     tensors = {k: v.detach().cpu().contiguous() for k, v in adapter.state_dict().items()}
     path.parent.mkdir(exist_ok=True)
@@ -55,8 +58,8 @@ def read_adapter(path: Path, plugins: Plugins) -> Artifact:
     metadata, tensors = _read(path)
     if FORMAT not in metadata:
         raise JtError(f"{path}: not an adapter file of jtcore: it has no {FORMAT!r} in it")
-    facts = json.loads(metadata[FORMAT])
     try:
+        facts = json.loads(metadata[FORMAT])
         return Artifact(
             path=path,
             name=facts["name"],
@@ -64,10 +67,13 @@ def read_adapter(path: Path, plugins: Plugins) -> Artifact:
             backbone=structure_component("backbones", facts["backbone"], plugins),
             sample=facts["sample"] and structure(Sampling, facts["sample"], plugins),
             engine=structure(EngineSettings, facts["engine"], plugins),
+            identity=facts["identity"],
             tensors=tensors,
         )
     except JtError as error:
         raise JtError(f"{path}: {problem}" for problem in error.problems) from error
+    except (ValueError, KeyError) as error:
+        raise JtError(f"{path}: its metadata are damaged: {error!r}") from error
 
 
 def load_weights(artifact: Artifact, adapter: Adapter) -> None:

@@ -54,11 +54,14 @@ def predict(branch: Branch, part: Part) -> tuple[Noised, Tensor]:
 
 def loss_terms(branch: Branch, part: Part, noised: Noised, prediction: Tensor) -> dict[str, Tensor]:
     """Each loss term that is on the part's medium: its mean over samples, ()."""
-    return {
-        name: term.loss.spec(prediction, noised, part, branch.rng).mean()
-        for name, term in branch.settings.losses.items()
-        if term.on in ("all", part.medium)
-    }
+    terms = {}
+    for name, term in branch.settings.losses.items():
+        if term.on in ("all", part.medium):
+            values = term.loss.spec(prediction, noised, part, branch.rng)
+            place = f"{branch.path}.losses.{name}"
+            assert values.shape == prediction.shape[:1], f"{place}: {values.shape}, expected (B,)"
+            terms[name] = values.mean()
+    return terms
 
 
 def weighted_sum(branch: Branch, terms: Mapping[str, Tensor]) -> Tensor:

@@ -133,6 +133,9 @@ def _guarded(work: Callable[[], None]) -> int:
         return MISTAKE
     except Interrupted:
         return INTERRUPTED
+    except KeyboardInterrupt:  # before there was anything to resume
+        print("stopped", file=sys.stderr)
+        return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone
         sys.stderr.close()
         return MISTAKE

@@ -5,26 +5,28 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+import torch
+
 from jtcore.media import read_sample
 from jtcore.structure import Component
 from jtcore.types import Sample
 
 
 def measure(
-    samples: Sequence[Mapping[str, Any]], folder: Path, metrics: Mapping[str, Component]
+    samples: Sequence[Mapping[str, Any]],
+    folder: Path,
+    metrics: Mapping[str, Component],
+    device: torch.device,
 ) -> list[dict[str, Any]]:
     """Each sample's entry with `metrics`: the values of every metric, by `metric.value` name."""
-    measured = []
-    for entry in samples:
-        video, fps = read_sample(folder / entry["file"])
-        sample = Sample(video, entry["prompt"], entry["seed"], fps)
-        values = {
-            f"{name}.{key}": float(value)
-            for name, metric in metrics.items()
-            for key, value in metric.spec(sample).items()
-        }
-        measured.append({**entry, "metrics": values})
-    return measured
+    values: list[dict[str, float]] = [{} for _ in samples]
+    for name, metric in metrics.items():  # one in memory at a time
+        loaded = metric.spec.load(device)
+        for entry, found in zip(samples, values, strict=True):
+            video, fps = read_sample(folder / entry["file"])
+            answer = loaded(Sample(video, entry["prompt"], entry["seed"], fps))
+            found |= {f"{name}.{key}": float(value) for key, value in answer.items()}
+    return [{**entry, "metrics": found} for entry, found in zip(samples, values, strict=True)]
 
 
 def summarise(measured: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:

@@ -1,4 +1,4 @@
-"""An experiment from beginning to end: check, encode, train, validate, sample, measure, report.
+"""An experiment from beginning to end: encode, train, validate, sample, measure, report.
 
 The components of the backbone are loaded one after another and freed before the next, so that
 the text encoder and the codec never wait in memory beside the denoiser.
@@ -9,17 +9,15 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
 
-import torch
 from attrs import frozen
 from torch import Tensor
 
 from jtcore.cache import Cache, cache_folder
 from jtcore.checkpoint import newest_checkpoint
-from jtcore.data import captions, data_problems
-from jtcore.engine import Engine, choose_device
-from jtcore.errors import JtError
+from jtcore.data import captions
+from jtcore.engine import Engine
 from jtcore.evaluate import measure, summarise
-from jtcore.model import Model, attach_adapters, load_model
+from jtcore.model import Model, load_model
 from jtcore.plugins import Plugins
 from jtcore.recipe import Recipe
 from jtcore.report import write_report
@@ -29,20 +27,6 @@ from jtcore.signals import Stop
 from jtcore.stream import Stream, embed_texts, load_stream
 from jtcore.trainer import Trainer
 from jtcore.validation import validate
-
-
-def check(recipe: Recipe) -> None:
-    """Everything that can be known before anything is computed. Raises JtError with all of it."""
-    problems: list[str] = []
-    for name, data in recipe.data.items():
-        problems += data_problems(name, data, recipe.backbone.spec)
-    for part in (_check_engine, _check_sampling, _check_targets):
-        try:
-            part(recipe)
-        except JtError as error:
-            problems += error.problems
-    if problems:
-        raise JtError(problems)
 
 
 def conduct(recipe: Recipe, run: Run, plugins: Plugins, stop: Stop) -> None:
@@ -135,25 +119,4 @@ def sample_and_measure(
     run.say(f"sampling {len(wanted)} videos")
     spec = recipe.backbone.spec
     samples = generate(wanted, run.samples, recipe.sample, spec, model, stop.check)
-    return measure(samples, run.samples, recipe.metric)
-
-
-def _check_engine(recipe: Recipe) -> None:
-    choose_device(recipe.engine)
-
-
-def _check_sampling(recipe: Recipe) -> None:
-    if recipe.sample:
-        try:
-            recipe.backbone.spec.latent_shape(recipe.sample.frames, *recipe.sample.size)
-        except ValueError as error:
-            raise JtError(f"sample: {error}") from error
-
-
-def _check_targets(recipe: Recipe) -> None:
-    """On the meta device the denoiser has names and shapes, and costs nothing."""
-    try:
-        backbone = recipe.backbone.spec.load(torch.device("meta"), torch.float32)
-    except JtError as error:
-        raise JtError(f"backbone: {problem}" for problem in error.problems) from error
-    attach_adapters(recipe.adapter, backbone, recipe.seed)
+    return measure(samples, run.samples, recipe.metric, model.engine.device)

@@ -42,7 +42,7 @@ def jt_losses() -> Mapping[str, type]:
 
 @hookspec
 def jt_metrics() -> Mapping[str, type]:
-    """Metrics by kind: attrs classes that are a `Metric`."""
+    """Metrics by kind: attrs classes that are a `MetricSpec`."""
 
 
 @hookspec

@@ -10,13 +10,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from attrs import evolve
+
 from jtcore import ablation
+from jtcore.check import check
 from jtcore.errors import Interrupted, JtError
-from jtcore.experiment import check, conduct
+from jtcore.experiment import conduct
 from jtcore.files import remove_leftovers
 from jtcore.plugins import Plugins, load_plugins
-from jtcore.recipe import Recipe, build_recipe
-from jtcore.run import Run, create_folder, free_folder, locked, speaker
+from jtcore.provenance import changed_plugins, refuse_changes
+from jtcore.recipe import PluginFolders, Recipe, build_recipe
+from jtcore.run import (
+    FolderExistsError,
+    Run,
+    fill_folder,
+    free_folder,
+    locked,
+    new_folder,
+    speaker,
+)
 from jtcore.signals import Stop, stop_on_signals
 from jtcore.tables import Table, change, find_recipe, overlay, parse_toml, read_table
 
@@ -29,17 +41,14 @@ def start(
     """Begin what a recipe or an ablation says, in a new folder. Raises JtError, Interrupted."""
     path = find_recipe(argument)
     recipes, plugins = checked(_table(path, settings, folders))
-    out = out or free_folder(RUNS, path.stem)
-    if None in recipes:
-        create_folder(out, path.read_text(), settings, recipes[None], plugins[None])
-    else:
-        ablation.create(out, path.read_text(), settings, recipes, plugins)
-    proceed(out, quiet)
+    proceed(_create(out, path, settings, recipes, plugins), quiet)
 
 
 def check_only(argument: str, settings: Sequence[str], folders: Sequence[str]) -> None:
     """Check a recipe, or every variant of an ablation, and train nothing. Raises JtError."""
-    recipes, _ = checked(_table(find_recipe(argument), settings, folders))
+    recipes, plugins = checked(_table(find_recipe(argument), settings, folders))
+    for broken in dict.fromkeys(b for each in plugins.values() for b in each.broken):
+        print(f"broken plugin {broken.name}: {broken.error}")
     what = "recipe" if None in recipes else f"{len(recipes)} variants"
     print(f"{argument}: {what} checked, no problem found")
 
@@ -73,7 +82,7 @@ def checked(table: Table) -> tuple[dict[str | None, Recipe], dict[str | None, Pl
     for name, variant in ablation.variants(table).items():
         try:
             plugins[name] = load_plugins(_plugin_folders(variant))
-            recipes[name] = build_recipe(variant, plugins[name])
+            recipes[name] = _with_absolute_folders(build_recipe(variant, plugins[name]))
             check(recipes[name])
         except JtError as error:
             place = "" if name is None else f"variant.{name}: "
@@ -81,6 +90,28 @@ def checked(table: Table) -> tuple[dict[str | None, Recipe], dict[str | None, Pl
     if problems:
         raise JtError(problems)
     return recipes, plugins
+
+
+def _create(
+    out: Path | None,
+    path: Path,
+    settings: Sequence[str],
+    recipes: Mapping[str | None, Recipe],
+    plugins: Mapping[str | None, Plugins],
+) -> Path:
+    """Make the folder of a run or an ablation; without `out`, the next that nobody else takes."""
+    folder = out or free_folder(RUNS, path.stem)
+    try:
+        if None not in recipes:
+            ablation.create(folder, path, settings, recipes, plugins)
+        else:
+            with new_folder(folder) as aside:
+                fill_folder(aside, path, settings, recipes[None], plugins[None])
+    except FolderExistsError:
+        if out:
+            raise
+        return _create(out, path, settings, recipes, plugins)
+    return folder
 
 
 def _proceed_ablation(folder: Path, runs: Sequence[Run], stop: Stop) -> None:
@@ -107,17 +138,27 @@ def _proceed_run(run: Run, stop: Stop) -> None:
         remove_leftovers(run.folder)
         table = parse_toml(run.folder / "recipe.resolved.toml")
         recipes, plugins = checked(table)
-        _report_plugins(run, plugins[None], circumstances["plugins"])
-        run.say(f"{recipes[None].title or run.folder.name}: {_relative(run.folder)}")
-        conduct(recipes[None], run, plugins[None], stop)
+        recipe, loaded = recipes[None], plugins[None]
+        refuse_changes(circumstances, recipe)
+        for broken in loaded.broken:
+            run.say(f"broken plugin {broken.name}: {broken.error}")
+        for name in changed_plugins(circumstances["plugins"], loaded):
+            run.say(f"plugin {name} has changed since this run began")
+        run.say(f"{recipe.title or run.folder.name}: {_relative(run.folder)}")
+        conduct(recipe, run, loaded, stop)
+
+
+def _with_absolute_folders(recipe: Recipe) -> Recipe:
+    """So that a run can be resumed and sampled from anywhere."""
+    folders = tuple(str(Path(folder).absolute()) for folder in recipe.plugins.folders)
+    return evolve(recipe, plugins=PluginFolders(folders))
 
 
 def _table(path: Path, settings: Sequence[str], folders: Sequence[str]) -> Table:
     """A recipe's table as the command line changes it."""
     table = change(read_table(path), settings)
     if folders:
-        local = [*_plugin_folders(table), *(str(Path(folder).absolute()) for folder in folders)]
-        table = overlay(table, {"plugins": {"folders": local}})
+        table = overlay(table, {"plugins": {"folders": [*_plugin_folders(table), *folders]}})
     return table
 
 
@@ -128,16 +169,6 @@ def _plugin_folders(table: Mapping[str, Any]) -> list[str]:
     if isinstance(folders, list) and all(isinstance(folder, str) for folder in folders):
         return folders
     raise JtError("plugins.folders: expected a list of paths")
-
-
-def _report_plugins(run: Run, plugins: Plugins, then: Sequence[Mapping[str, str]]) -> None:
-    """Say which plugins are broken, and which are not what the run began with."""
-    for broken in plugins.broken:
-        run.say(f"broken plugin {broken.name}: {broken.error}")
-    now = {origin.name: origin.sha256 for origin in plugins.origins.values()}
-    for origin in then:
-        if now.get(origin["name"]) != origin["sha256"]:
-            run.say(f"plugin {origin['name']} has changed since this run began")
 
 
 @contextmanager

@@ -43,7 +43,7 @@ def load_model(
     """Load the denoiser and attach the adapters, off. Raises JtError."""
     loaded = backbone.spec.load(engine.device, engine.dtype)
     if engine.gradient_checkpointing:
-        loaded.denoiser.enable_gradient_checkpointing()
+        loaded.checkpoint_gradients()
     attached = attach_adapters(adapters, loaded, seed)
     for adapter in attached.values():
         adapter.to(engine.device)

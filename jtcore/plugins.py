@@ -6,7 +6,6 @@ import importlib.util
 import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -18,12 +17,25 @@ from pluggy import PluginManager
 from jtcore import hooks
 from jtcore.errors import JtError
 from jtcore.hints import option_types
+from jtcore.near import did_you_mean
 
 BUILT_IN = "jtplugins"  # the one place where core names the package of plugins
 FOLDERS = ("backbones", "adapters", "losses", "metrics", "observers")
 ENTRY_POINTS = "jtcore"
-REQUIRED_METHOD = MappingProxyType(  # what a class of each family must be able to do
-    {"backbones": "load", "adapters": "attach", "losses": "__call__", "metrics": "__call__"}
+BACKBONE_METHODS = (
+    *("load", "load_text_encoder", "load_codec", "latent_shape", "prompt_problems"),
+    *("denoiser_identity", "text_identity", "codec_identity"),
+)
+METHODS = MappingProxyType(  # what a class of each family must be able to do
+    {
+        "backbones": BACKBONE_METHODS,
+        "adapters": ("attach",),
+        "losses": ("__call__",),
+        "metrics": ("load",),
+    }
+)
+ONE = MappingProxyType(  # of a family
+    {"backbones": "backbone", "adapters": "adapter", "losses": "loss", "metrics": "metric"}
 )
 
 
@@ -63,12 +75,8 @@ class Plugins:
         kinds = self.families[family]
         if kind in kinds:
             return kinds[kind]
-        close = get_close_matches(kind, kinds, 1)
-        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(sorted(kinds))}"
         broken = "".join(f"\n  broken plugin {b.name}: {b.error}" for b in self.broken)
-        raise JtError(
-            f"unknown {family.removesuffix('s').replace('losse', 'loss')} {kind!r}; {hint}{broken}"
-        )
+        raise JtError(f"unknown {ONE[family]} {kind!r}; {did_you_mean(kind, kinds)}{broken}")
 
 
 def load_plugins(folders: Iterable[str | Path] = ()) -> Plugins:
@@ -97,7 +105,7 @@ class _Loading:
     def __init__(self):
         self.manager = PluginManager("jtcore")
         self.manager.add_hookspecs(hooks)
-        self.families: dict[str, dict[str, type]] = {family: {} for family in REQUIRED_METHOD}
+        self.families: dict[str, dict[str, type]] = {family: {} for family in METHODS}
         self.origins: dict[str, Origin] = {}
         self.providers: dict[tuple[str, str], str] = {}
         self.broken: list[Broken] = []
@@ -134,30 +142,50 @@ def _provided(manager: PluginManager, module: ModuleType) -> list[tuple[str, str
     """(family, kind, class) of everything that one plugin provides, checked."""
     if not isinstance(module, ModuleType):
         raise TypeError(f"a plugin is a module, not {type(module).__name__}")
-    for name, function in vars(module).items():
-        marked = manager.parse_hookimpl_opts(module, name) is not None
-        if name.startswith("jt_") and callable(function) and not marked:
-            raise TypeError(f"{name} lacks @hookimpl")
+    _check_hooks(manager, module)
     found = []
-    for family, method in REQUIRED_METHOD.items():
+    for family in METHODS:
         hook = f"jt_{family}"
-        if manager.parse_hookimpl_opts(module, hook) is None:
+        if not hasattr(module, hook):
             continue
         answer = getattr(module, hook)()
         if not isinstance(answer, Mapping):
             raise TypeError(f"{hook} returned {type(answer).__name__}, not a mapping kind -> class")
         for kind, spec in answer.items():
-            if not (isinstance(kind, str) and isinstance(spec, type) and attrs.has(spec)):
-                raise TypeError(f"{hook}: {kind!r} is not an attrs class")
-            if not callable(getattr(spec, method, None)) or method not in dir(spec):
-                raise TypeError(f"{hook}: {spec.__name__} has no method {method!r}")
-            option_types(spec)
+            _check_spec(family, kind, spec)
             found.append((family, kind, spec))
-    if manager.parse_hookimpl_opts(module, "jt_observers"):
-        makers = module.jt_observers()
-        if not (isinstance(makers, Sequence) and all(callable(make) for make in makers)):
-            raise TypeError("jt_observers returned something else than a sequence of classes")
+    if hasattr(module, "jt_observers"):
+        _check_observers(manager, module.jt_observers())
     return found
+
+
+def _check_hooks(manager: PluginManager, owner: object) -> None:
+    """Whatever of a module or class is called `jt_...` must be a hook, and marked as one."""
+    for name in dir(owner):
+        if not name.startswith("jt_") or not callable(getattr(owner, name)):
+            continue
+        if manager.parse_hookimpl_opts(owner, name) is None:
+            raise TypeError(f"{name} lacks @hookimpl")
+        if not hasattr(hooks, name):
+            known = [hook for hook in vars(hooks) if hook.startswith("jt_")]
+            raise TypeError(f"unknown hook {name!r}; {did_you_mean(name, known)}")
+
+
+def _check_spec(family: str, kind: str, spec: type) -> None:
+    hook = f"jt_{family}"
+    if not (isinstance(kind, str) and isinstance(spec, type) and attrs.has(spec)):
+        raise TypeError(f"{hook}: {kind!r} is not an attrs class")
+    for method in METHODS[family]:
+        if method not in dir(spec) or not callable(getattr(spec, method)):
+            raise TypeError(f"{hook}: {spec.__name__} has no method {method!r}")
+    option_types(spec)
+
+
+def _check_observers(manager: PluginManager, makers: object) -> None:
+    if not (isinstance(makers, Sequence) and all(isinstance(make, type) for make in makers)):
+        raise TypeError("jt_observers returned something else than a sequence of classes")
+    for make in makers:
+        _check_hooks(manager, make)
 
 
 def _candidates(
@@ -198,8 +226,12 @@ def _importer(module: str) -> Callable[[], ModuleType]:
 
 
 def _origin(name: str, module: ModuleType) -> Origin:
+    """Where a plugin is, and a hash of it and of what it may share with its neighbours."""
     file = Path(module.__file__)
-    return Origin(name, str(file), hashlib.sha256(file.read_bytes()).hexdigest())
+    digest = hashlib.sha256(file.read_bytes())
+    for shared in sorted(file.parent.glob("_[!_]*.py")):
+        digest.update(shared.read_bytes())
+    return Origin(name, str(file), digest.hexdigest())
 
 
 def _where(origin: Origin) -> str:

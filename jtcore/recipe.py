@@ -1,21 +1,27 @@
 """A recipe: what is trained, on what, by which stages, and what is sampled and measured."""
 
-from collections.abc import Mapping
-from difflib import get_close_matches
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
-from attrs import Factory, field, frozen
+from attrs import Attribute, Factory, field, frozen
 from attrs.validators import and_, deep_iterable, ge, gt, le, lt, min_len, optional
 
 from jtcore.data import Data
 from jtcore.errors import JtError
+from jtcore.near import did_you_mean
 from jtcore.plugins import Plugins
 from jtcore.structure import Component, component, structure, unstructure
 
-Medium = Literal["image", "video", "all"]
+On = Literal["image", "video", "all"]
+Problems = Iterator[str]  # each with its path
 
 MOST_THREADS = 1024  # what torch is asked for at most; it takes no 64-bit number
 _SIZE = deep_iterable(ge(1))
+
+
+def _distinct(instance: object, attribute: Attribute, values: tuple[int, ...]) -> None:
+    if len(set(values)) < len(values):
+        raise ValueError(f"expected different values, got {list(values)}")
 
 
 @frozen
@@ -23,7 +29,7 @@ class LossTerm:
     """One term of a branch's loss: `weight` times the mean over the samples of the medium `on`."""
 
     loss: Component = component("losses", inline=True)
-    on: Medium = "all"
+    on: On = "all"
     weight: float = field(default=1.0, validator=ge(0))
 
 
@@ -77,8 +83,8 @@ class Sampling:
     steps: int = field(default=50, validator=ge(1))
     guidance: float = field(default=6.0, validator=ge(0))  # 1 is none
     negative: str = ""  # the prompt that guidance leads away from
-    seeds: tuple[int, ...] = field(default=(0,), validator=min_len(1))
-    fps: float = field(default=8.0, validator=gt(0))
+    seeds: tuple[int, ...] = field(default=(0,), validator=[min_len(1), _distinct])
+    fps: float = field(default=8.0, validator=ge(0.1))
     scales: Mapping[str, float] = Factory(dict)  # by adapter; 1 unless said
 
 
@@ -162,7 +168,7 @@ def recipe_table(recipe: Recipe) -> dict[str, Any]:
     return unstructure(recipe)
 
 
-def _name_problems(recipe: Recipe):
+def _name_problems(recipe: Recipe) -> Problems:
     """Names that mean nothing, and names that are never used."""
     for stage_name, stage in recipe.stage.items():
         for name, branch in stage.branch.items():
@@ -175,11 +181,14 @@ def _name_problems(recipe: Recipe):
         yield from _unknown(recipe.sample.scales, recipe.adapter, "sample.scales", "adapter")
     if recipe.validation:
         yield from _unknown(recipe.validation.data, recipe.data, "validation.data", "data")
+        learnt = {n for s in recipe.stage.values() for b in s.branch.values() for n in b.data}
+        for name in sorted(learnt.intersection(recipe.validation.data)):
+            yield f"validation.data: {name!r} is trained on; name data that no branch uses"
     if recipe.metric and not recipe.sample:
         yield "metric: there is no [sample] to measure"
 
 
-def _branch_problems(recipe: Recipe, branch: Branch, path: str):
+def _branch_problems(recipe: Recipe, branch: Branch, path: str) -> Problems:
     yield from _unknown(branch.data, recipe.data, f"{path}.data", "data")
     yield from _unknown(branch.adapters, recipe.adapter, f"{path}.adapters", "adapter")
     yield from _unknown(branch.trained, branch.adapters, f"{path}.trains", "adapter of the branch")
@@ -191,7 +200,7 @@ def _branch_problems(recipe: Recipe, branch: Branch, path: str):
     yield from _medium_problems(recipe, branch, path)
 
 
-def _medium_problems(recipe: Recipe, branch: Branch, path: str):
+def _medium_problems(recipe: Recipe, branch: Branch, path: str) -> Problems:
     """Data without a loss, and losses without data."""
     media = {n: recipe.data[n].medium for n in branch.data if n in recipe.data}
     known = all(name in recipe.data for name in branch.data)
@@ -204,9 +213,7 @@ def _medium_problems(recipe: Recipe, branch: Branch, path: str):
             yield f"{path}.losses.{name}.on: no data of the branch is {term.on!r}"
 
 
-def _unknown(names, known, path: str, what: str):
+def _unknown(names: Iterable[str], known: Collection[str], path: str, what: str) -> Problems:
     for name in names:
         if name not in known:
-            close = get_close_matches(name, known, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are {sorted(known)}"
-            yield f"{path}: unknown {what} {name!r}; {hint}"
+            yield f"{path}: unknown {what} {name!r}; {did_you_mean(name, known)}"

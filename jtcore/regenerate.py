@@ -1,11 +1,12 @@
 """What `jt-sample` does: attach finished adapters to their backbone again, and generate."""
 
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
+import torch
 from attrs import frozen
 
 from jtcore.artifact import Artifact, load_weights, read_adapter
@@ -14,6 +15,7 @@ from jtcore.engine import Engine
 from jtcore.errors import JtError
 from jtcore.model import load_model
 from jtcore.plugins import Plugins, load_plugins
+from jtcore.provenance import backbone_identity
 from jtcore.recipe import EngineSettings, Sampling
 from jtcore.run import read_json, speaker, write_json
 from jtcore.sample import generate, requests
@@ -43,11 +45,9 @@ def sample(given: Namespace) -> None:
     wanted = list(requests(generation.sample, _scales(given.scale, artifacts)))
     _refuse_existing(given.out, [request.file for request in wanted])
     settings, spec, engine = generation.sample, generation.backbone.spec, Engine(generation.engine)
-    try:
-        spec.latent_shape(settings.frames, *settings.size)
-    except ValueError as error:
-        raise JtError(f"--frames, --size: {error}") from error
+    _check_sampling(generation)
     captions = [*settings.prompts, settings.negative]
+    _tell_other_backbone(artifacts, backbone_identity(generation.backbone), say)
     texts = embed_texts(captions, spec, Cache(cache_folder()), engine.device)
     adapters = {artifact.name: artifact.adapter for artifact in artifacts}
     model = load_model(generation.backbone, adapters, texts, engine, seed=0)
@@ -93,7 +93,34 @@ def _table(given: Namespace, artifacts: Sequence[Artifact]) -> Table:
         "engine": unstructure(first.engine),
         "sample": sampling,
     }
+    for setting in given.set:
+        if not setting.startswith(("backbone.", "engine.")):
+            raise JtError(f"--set {setting}: only backbone and engine can be changed here")
     return change(table, given.set)
+
+
+def _check_sampling(generation: Generation) -> None:
+    """Raises JtError where the backbone cannot do what is asked."""
+    settings, spec = generation.sample, generation.backbone.spec
+    try:
+        spec.latent_shape(settings.frames, *settings.size)
+    except ValueError as error:
+        raise JtError(f"--frames, --size: {error}") from error
+    if problems := spec.prompt_problems([*settings.prompts, settings.negative]):
+        raise JtError(f"--prompt: {problem}" for problem in problems)
+    try:
+        spec.load(torch.device("meta"), torch.float32).sampler(settings.steps)
+    except JtError as error:
+        raise JtError(f"--steps: {problem}" for problem in error.problems) from error
+
+
+def _tell_other_backbone(
+    artifacts: Sequence[Artifact], now: Mapping[str, str], say: Callable[[str], None]
+) -> None:
+    for artifact in artifacts:
+        odd = [part for part in now if artifact.identity.get(part) != now[part]]
+        if odd:
+            say(f"{artifact.path}: was trained on another {', '.join(odd)} of the backbone")
 
 
 def _scales(settings: Sequence[str], artifacts: Sequence[Artifact]) -> dict[str, float]:

@@ -2,28 +2,21 @@
 
 import fcntl
 import json
-import os
-import platform
-import subprocess
-import sys
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import attrs
 from attrs import frozen
 
 from jtcore.errors import JtError
 from jtcore.files import write_atomically
 from jtcore.plugins import Plugins
+from jtcore.provenance import circumstances
 from jtcore.recipe import Recipe, recipe_table
 from jtcore.tables import write_toml
-
-PACKAGES = ("jtcore", "torch", "diffusers", "transformers", "attrs", "pluggy", "av", "Pillow")
 
 
 @frozen(eq=False)
@@ -57,24 +50,43 @@ class Run:
         return (self.folder / "result.json").is_file()
 
 
-def create_folder(
-    folder: Path, given: str, settings: Sequence[str], recipe: Recipe, plugins: Plugins
-) -> None:
-    """Make a run directory that is whole from its first moment. Raises JtError if it is there.
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder aside, which becomes `folder` when all that belongs in it is there.
 
-    `given` is the text of the recipe file, `settings` what --set changed of it.
+    Raises FolderExistsError where it is there already, also where another process was faster.
     """
-    if folder.exists():
-        raise JtError(
-            f"{folder} exists; name another with --out, or continue it with --resume {folder}"
-        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
     aside.chmod(0o755)
-    (aside / "recipe.toml").write_text(given)
-    (aside / "recipe.resolved.toml").write_text(write_toml(recipe_table(recipe)))
-    write_json(aside / "run.json", circumstances(plugins, settings, recipe.seed))
-    aside.rename(folder)
+    try:
+        yield aside
+        if folder.exists():
+            raise FolderExistsError(folder)
+        try:
+            aside.rename(folder)
+        except OSError as error:
+            raise FolderExistsError(folder) if folder.exists() else error from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+class FolderExistsError(JtError):
+    """The folder of a run is there already."""
+
+    def __init__(self, folder: Path):
+        cure = f"name another with --out, or continue it with --resume {folder}"
+        super().__init__(f"{folder} exists; {cure}")
+
+
+def fill_folder(
+    folder: Path, path: Path, settings: Sequence[str], recipe: Recipe, plugins: Plugins
+) -> None:
+    """Write what a run begins with: the recipe as given in the file `path`, as resolved, and the
+    circumstances; `settings` are what --set changed."""
+    (folder / "recipe.toml").write_text(path.read_text())
+    (folder / "recipe.resolved.toml").write_text(write_toml(recipe_table(recipe)))
+    write_json(folder / "run.json", circumstances(path, settings, recipe, plugins))
 
 
 def free_folder(parent: Path, stem: str) -> Path:
@@ -95,22 +107,6 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def circumstances(plugins: Plugins, settings: Sequence[str], seed: int) -> dict[str, Any]:
-    """What a reader of the results needs to know of where they came from."""
-    return {
-        "settings": list(settings),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "directory": str(Path.cwd()),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seed": seed,
-        "git": {"recipe": _commit(Path.cwd()), "jtcore": _commit(Path(__file__).parent)},
-        "python": platform.python_version(),
-        "versions": {name: _version(name) for name in PACKAGES},
-        "plugins": [attrs.asdict(origin) for origin in plugins.origins.values()],
-        "broken_plugins": [attrs.asdict(broken) for broken in plugins.broken],
-    }
-
-
 def speaker(quiet: bool) -> Callable[[str], None]:
     """How lines reach whoever watches; a live display on the same console stays below them."""
     from rich import get_console
@@ -121,29 +117,15 @@ def speaker(quiet: bool) -> Callable[[str], None]:
 
 
 def read_json(path: Path) -> Any | None:
-    """None where there is no such file."""
-    return json.loads(path.read_text()) if path.is_file() else None
+    """None where there is no such file. Raises JtError where it is not JSON."""
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise JtError(f"{path}: damaged: {error}") from error
 
 
 def write_json(path: Path, value: Mapping[str, Any] | list) -> None:
     with write_atomically(path) as aside:
         aside.write_text(json.dumps(value, indent=2) + "\n")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _commit(folder: Path) -> str | None:
-    """The checked-out commit, with `-dirty` where files differ from it."""
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        answer = subprocess.run(
-            command, capture_output=True, text=True, check=True, env={**os.environ, "LC_ALL": "C"}
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return answer.stdout.strip()

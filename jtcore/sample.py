@@ -74,7 +74,7 @@ def generate(
     model: Model,
     between: Callable[[], None],
 ) -> list[dict[str, Any]]:
-    """Write every video that is not there yet, denoising all before the codec is loaded.
+    """Write every video that is not there yet, each as soon as it is denoised.
 
     Returns one entry per video: file, model, prompt, seed, scales.
     `between` is called between videos and may raise Interrupted. Raises JtError where the model
@@ -82,20 +82,17 @@ def generate(
     """
     missing = [request for request in wanted if not (folder / request.file).is_file()]
     shape = spec.latent_shape(settings.frames, *settings.size)
-    latents = {}
+    codec = spec.load_codec(model.engine.device) if missing else None
     for request in missing:
         between()
-        latents[request.file] = denoise(request, settings, model, shape)
-        if not latents[request.file].isfinite().all():
+        latents = denoise(request, settings, model, shape)
+        if not latents.isfinite().all():
             raise JtError(
                 f"{request.file}: the {request.model} model generates numbers that are not finite;"
                 " lower its learning rate or scale"
             )
-    codec = spec.load_codec(model.engine.device) if missing else None
-    for request in missing:
-        between()
         with torch.no_grad():
-            pixels = codec.decode(latents.pop(request.file))[0]
+            pixels = codec.decode(latents)[0]
         write_video(folder / request.file, (pixels.float() / 2 + 0.5).clamp(0, 1), settings.fps)
     return [_entry(request) for request in wanted]
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from re import fullmatch
 from types import SimpleNamespace
 from typing import Any, Literal, get_args, get_origin
@@ -12,6 +11,7 @@ from attrs import frozen
 
 from jtcore.errors import JtError
 from jtcore.hints import is_optional, option_types, without_none
+from jtcore.near import nearest
 from jtcore.plugins import Plugins
 
 NAME = r"[A-Za-z0-9_-]+"
@@ -257,5 +257,5 @@ def _listed(choices: tuple) -> str:
 
 
 def _near(word: Any, known) -> str:
-    close = get_close_matches(str(word), [str(k) for k in known], 1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    hint = nearest(str(word), map(str, known))
+    return f"; {hint}" if hint else ""

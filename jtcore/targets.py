@@ -1,12 +1,12 @@
 """Targets: which modules of a denoiser an adapter asks for, by role or by pattern."""
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from torch import nn
 
 from jtcore.errors import JtError
+from jtcore.near import did_you_mean
 
 
 def match_targets(
@@ -19,9 +19,7 @@ def match_targets(
     """
     patterns = roles.get(query) or ((query,) if "*" in query or "." in query else None)
     if patterns is None:
-        close = get_close_matches(query, roles, 1)
-        hint = f"did you mean {close[0]!r}?" if close else f"roles are {', '.join(sorted(roles))}"
-        raise JtError(f"unknown target role {query!r}; {hint}")
+        raise JtError(f"unknown target role {query!r}; {did_you_mean(query, roles)}")
     found = {
         name: module
         for name, module in denoiser.named_modules()

@@ -112,7 +112,10 @@ class Backbone(Protocol):
         """What the network answers: (B, C, F, H, W), comparable to `Noised.target`."""
 
     def sampler(self, steps: int) -> Sampler:
-        """The backbone's own way from noise to latents."""
+        """The backbone's own way from noise to latents. Raises JtError for impossible steps."""
+
+    def checkpoint_gradients(self) -> None:
+        """Keep less for backward and compute it again. Raises JtError where that cannot be."""
 
 
 class BackboneSpec(Protocol):
@@ -121,6 +124,12 @@ class BackboneSpec(Protocol):
 
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         """(C, F, H, W) of a clip. Raises ValueError, naming the nearest size that fits."""
+
+    def prompt_problems(self, prompts: Sequence[str]) -> list[str]:
+        """What keeps captions from being embedded as they stand; each names its caption."""
+
+    def denoiser_identity(self) -> str:
+        """Changes whenever `predict` would answer differently: weights, options, code."""
 
     def text_identity(self) -> str:
         """Changes whenever `embed` would answer differently: weights, options, code."""
@@ -146,12 +155,19 @@ class AdapterSpec(Protocol):
 class Loss(Protocol):
     """Options of a loss, and the loss."""
 
+    needs_mask: bool  # whether its data must have masks; may be left out where they need none
+
     def __call__(
         self, prediction: Tensor, noised: Noised, part: Part, rng: Generator
     ) -> Tensor: ...  # (B,), one value a sample, never averaged over samples
 
 
-class Metric(Protocol):
-    """Options of a metric, and the metric."""
+class MetricSpec(Protocol):
+    """Options of a metric."""
 
+    def load(self, device: torch.device) -> Metric:
+        """Load what it measures with, once for all samples."""
+
+
+class Metric(Protocol):
     def __call__(self, sample: Sample) -> Mapping[str, float]: ...

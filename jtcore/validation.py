@@ -19,7 +19,8 @@ from jtcore.types import Part
 def validate(
     settings: Validation, model: Model, scales: Mapping[str, float], streams: Mapping[str, Stream]
 ) -> dict[str, dict[str, float]]:
-    """By stream: mean loss of `base` and `adapted`, and the mean `change` with its standard error.
+    """By stream: mean loss of `base` and `adapted`, and the mean `change` with its standard error
+    over files.
 
     The loss is the mean squared error in the network's own parametrisation. Each pair shares its
     file, time and noise. Adapters are on at `scales`.
@@ -29,12 +30,14 @@ def validate(
         stream = streams[name]
         pairs = torch.tensor(
             [
-                _pair(stream.single(item, model.texts), model, scales, (settings.seed, item, draw))
+                [
+                    _pair(stream.single(item, model.texts), model, scales, (settings.seed, item, n))
+                    for n in range(settings.draws)
+                ]
                 for item in range(len(stream))
-                for draw in range(settings.draws)
             ],
             dtype=torch.float64,
-        )  # (files x draws, 2)
+        ).mean(1)  # (files, 2): draws of one file are not independent of each other
         change = pairs[:, 1] - pairs[:, 0]
         error = change.std() / len(change) ** 0.5 if len(change) > 1 else torch.tensor(0.0)
         result[name] = {

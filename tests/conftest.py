@@ -54,6 +54,7 @@ def table(data: Path) -> dict:
         "data": {
             "subject": {"source": str(data / "subject"), "size": [24, 24]},
             "motion": {"source": str(data / "motion"), "size": [24, 24], "frames": 3},
+            "held_out": {"source": str(data / "held_out" / "subject"), "size": [24, 24]},
         },
         "adapter": {"joint": {"kind": "glora", "targets": "visual", "rank": 2}},
         "stage": {

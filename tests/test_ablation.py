@@ -16,7 +16,7 @@ from jtcore.tables import read_table
 @pytest.fixture
 def ablation(table, write_recipe) -> dict:
     """Three variants that stand on a recipe beside them."""
-    table["validation"] = {"data": ["motion"], "draws": 2}
+    table["validation"] = {"data": ["held_out"], "draws": 2}
     write_recipe(table, "base")
     no_ait = {"losses": {"motion": {"kind": "diffusion", "on": "video"}}}
     return {
@@ -71,13 +71,13 @@ def test_every_variant_is_run_and_the_table_has_its_numbers(ablation, jt_run, ca
     for row in rows(out):
         results = json.loads((out / row["variant"] / "metrics.json").read_text())
         metric = results["metrics"]["adapted"]["consistency.temporal_consistency"]["mean"]
-        change = results["validation"]["motion"]["change"] if "validation" in results else ""
+        change = results["validation"]["held_out"]["change"] if "validation" in results else ""
         assert row["consistency.temporal_consistency"] == str(metric)
-        assert row["motion loss change"] == str(change)
+        assert row["held_out loss change"] == str(change)
     assert len({row["consistency.temporal_consistency"] for row in rows(out)}) == 2
     table = (out / "ablation.md").read_text()
     assert table.splitlines()[:2] == [
-        "| variant | motion loss change | consistency.temporal_consistency |",
+        "| variant | held_out loss change | consistency.temporal_consistency |",
         "| --- | --- | --- |",
     ]
     assert table in capsys.readouterr().out

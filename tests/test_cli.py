@@ -248,8 +248,8 @@ def test_one_kind_is_shown_with_its_options(plugin_folder, capsys):
             name: str
             much: float = field(default=0.5, validator=gt(0))
 
-            def __call__(self, sample):
-                return {}
+            def load(self, device):
+                return lambda sample: {}
 
         @hookimpl
         def jt_metrics():
@@ -290,7 +290,7 @@ adapter.joint = {{ kind = "glora", targets = "visual", rank = 2 }}
 engine.precision = "bf16"
 
 [sample]
-prompts = ["a wug", "it moves"]
+prompts = ["a wug", "a ball moves"]
 frames = 2
 size = [24, 24]
 steps = 2
@@ -311,7 +311,7 @@ def jt_sample(tmp_path, capsys) -> Callable[..., Path]:
     """Sample what stands in a run, in this process, and say where."""
 
     def sample(*arguments: str | Path) -> Path:
-        prompts = ["--prompt", "a wug", "--prompt", "it moves"]
+        prompts = ["--prompt", "a wug", "--prompt", "a ball moves"]
         out = tmp_path / "videos"
         given = [*map(str, arguments), *prompts, "--out", str(out), "--quiet"]
         assert cli.sample(given) == 0, capsys.readouterr().err
@@ -356,7 +356,7 @@ def test_options_change_what_is_sampled(trained, jt_sample):
     assert json.loads((out / "samples.json").read_text())[1] == {
         "file": "adapted/01-seed0.mp4",
         "model": "adapted",
-        "prompt": "it moves",
+        "prompt": "a ball moves",
         "seed": 0,
         "scales": {"joint": 0.5},
     }

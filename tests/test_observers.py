@@ -27,7 +27,7 @@ def curve(found: EventAccumulator, name: str) -> list[tuple[int, float]]:
 
 
 def test_tensorboard_has_every_scalar_under_its_path(table, jt_run):
-    table["validation"] = {"data": ["subject"], "draws": 1}
+    table["validation"] = {"data": ["held_out"], "draws": 1}
     found = events(jt_run(table))
 
     assert sorted(found.Tags()["scalars"]) == sorted(
@@ -42,8 +42,8 @@ def test_tensorboard_has_every_scalar_under_its_path(table, jt_run):
             "adapter.joint/gate_max",
             "metric.base/consistency.temporal_consistency",
             "metric.adapted/consistency.temporal_consistency",
-            "validation.base/subject",
-            "validation.adapted/subject",
+            "validation.base/held_out",
+            "validation.adapted/held_out",
         ]
     )
 

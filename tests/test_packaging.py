@@ -58,8 +58,8 @@ LOCAL = """
     class Brightness:
         "Mean brightness"
 
-        def __call__(self, sample):
-            return {"mean": float(sample.video.mean())}
+        def load(self, device):
+            return lambda sample: {"mean": float(sample.video.mean())}
 
     @hookimpl
     def jt_metrics():

@@ -41,8 +41,8 @@ EVERY_HOOK = """
 
     @frozen
     class Mean:
-        def __call__(self, sample):
-            return {"brightness": float(sample.video.mean())}
+        def load(self, device):
+            return lambda sample: {"brightness": float(sample.video.mean())}
 
     class Observer:
         def __init__(self, run, recipe):

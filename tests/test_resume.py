@@ -94,6 +94,7 @@ def pocket(data) -> dict:
         "data": {
             "subject": {"source": str(data / "subject"), "size": [24, 24]},
             "motion": {"source": str(data / "motion"), "size": [24, 24], "frames": 2},
+            "held_out": {"source": str(data / "held_out" / "subject"), "size": [24, 24]},
         },
         "adapter": {"joint": {"kind": "glora", "targets": "visual", "rank": 2}},
         "stage": {"first": {"steps": 4, "ema": 0.5, **stage}, "second": {"steps": 5, **stage}},
@@ -106,7 +107,7 @@ def pocket(data) -> dict:
             "seeds": [0, 1],
         },
         "metric": {"consistency": {"kind": "temporal_consistency"}},
-        "validation": {"data": ["subject"], "draws": 2},
+        "validation": {"data": ["held_out"], "draws": 2},
     }
 
 

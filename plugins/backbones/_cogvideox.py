@@ -10,6 +10,7 @@ import torch
 from attrs import frozen
 from torch import Generator, Tensor, nn
 
+from jtcore.errors import JtError
 from jtcore.targets import match_targets
 from jtcore.types import Noised
 
@@ -74,7 +75,12 @@ class CogVideoXBackbone:
         return velocity.transpose(1, 2).to(latents.dtype)
 
     def sampler(self, steps: int) -> DDIM:
+        if steps > (most := len(self.scheduler.alphas_cumprod)):
+            raise JtError(f"{steps} steps of denoising; the schedule has {most}")
         return DDIM.over(self.scheduler, steps)
+
+    def checkpoint_gradients(self) -> None:
+        self.denoiser.enable_gradient_checkpointing()
 
     def _rotary(self, latents: Tensor) -> tuple[Tensor, Tensor] | None:
         config = self.denoiser.config

@@ -46,6 +46,14 @@ class Pocket:
             )
         return codec.CHANNELS, frames, side // codec.BLOCK, side // codec.BLOCK
 
+    def prompt_problems(self, prompts: Sequence[str]) -> list[str]:
+        """Prompts that are too long, or have words that pretraining never had."""
+        tokenizer = self._tokenizer()
+        return [problem for prompt in prompts for problem in _prompt_problems(tokenizer, prompt)]
+
+    def denoiser_identity(self) -> str:
+        return self._identity("transformer", "scheduler")
+
     def text_identity(self) -> str:
         return self._identity("text_encoder", "tokenizer")
 
@@ -53,12 +61,12 @@ class Pocket:
         return self._identity("codec")
 
     def load_text_encoder(self, device: torch.device) -> PocketText:
-        from transformers import PreTrainedTokenizerFast, T5EncoderModel
+        from transformers import T5EncoderModel
 
         if self.weights == "random":
             parts = self._random()
             return PocketText(parts.tokenizer, parts.text_encoder.to(device))
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(self._folder("tokenizer"))
+        tokenizer = self._tokenizer()
         folder = self._folder("text_encoder")
         with _no_progress_bar():
             network = T5EncoderModel.from_pretrained(folder, dtype=torch.float32)
@@ -79,6 +87,13 @@ class Pocket:
             load_denoiser(self._folder("transformer"), device, dtype),
             CogVideoXDDIMScheduler.from_pretrained(self._folder("scheduler")),
         )
+
+    def _tokenizer(self) -> PreTrainedTokenizerFast:
+        from transformers import PreTrainedTokenizerFast
+
+        if self.weights == "random":
+            return text.build_tokenizer()
+        return PreTrainedTokenizerFast.from_pretrained(self._folder("tokenizer"))
 
     def _random(self) -> models.Pocket:
         with torch.random.fork_rng(devices=[]):
@@ -121,15 +136,23 @@ class PocketText:
 
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Tensor:  # (B, L, D)
-        """Padded to one length and unmasked, as in CogVideoX. Raises JtError for a longer one."""
+        """Padded to one length and unmasked, as in CogVideoX."""
         most = text.LENGTH
         tokens = self.tokenizer(list(prompts), padding="max_length", max_length=most).input_ids
-        for prompt, ids in zip(prompts, tokens, strict=True):
-            if len(ids) > most:
-                raise JtError(
-                    f"prompt {prompt!r} has {len(ids) - 1} words; pocket reads {most - 1}"
-                )
+        assert all(len(ids) == most for ids in tokens), "a prompt is too long"
         return self.network(torch.tensor(tokens, device=self.network.device))[0]
+
+
+def _prompt_problems(tokenizer: PreTrainedTokenizerFast, prompt: str) -> Iterator[str]:
+    ids = tokenizer(prompt).input_ids
+    if len(ids) > text.LENGTH:
+        yield f"{prompt!r} has {len(ids) - 1} words; pocket reads {text.LENGTH - 1}"
+    unknown = [
+        word for word in prompt.split() if tokenizer(word).input_ids[0] == tokenizer.unk_token_id
+    ]
+    if unknown:
+        words = ", ".join(map(repr, dict.fromkeys(unknown)))
+        yield f"{prompt!r} has words that pocket does not know: {words}; see `jt-pocket list`"
 
 
 @frozen(eq=False)

@@ -28,6 +28,10 @@ class Diffusion:
 
     masked: Masked = field(default="none", validator=in_(get_args(Masked)))
 
+    @property
+    def needs_mask(self) -> bool:
+        return self.masked != "none"
+
     def __call__(
         self, prediction: Tensor, noised: Noised, part: Part, rng: Generator
     ) -> Tensor:  # prediction (B, C, F, H, W) -> (B,)

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 
+import torch
 from attrs import frozen
 from torch.nn import functional
 
 from jtcore import hookimpl
-from jtcore.types import Sample
+from jtcore.types import Metric, Sample
 
 
 @frozen
@@ -18,13 +19,17 @@ class TemporalConsistency:
     has no value.
     """
 
-    def __call__(self, sample: Sample) -> Mapping[str, float]:
-        frames = sample.video.movedim(1, 0).flatten(1).double()  # (F, 3 H W)
-        frames = functional.pad(frames, (0, 1), value=1.0)  # without it black frames have no angle
-        if len(frames) == 1:
-            return {}
-        alike = functional.cosine_similarity(frames[:-1], frames[1:])
-        return {"temporal_consistency": alike.mean().item()}
+    def load(self, device: torch.device) -> Metric:
+        return measure
+
+
+def measure(sample: Sample) -> Mapping[str, float]:
+    frames = sample.video.movedim(1, 0).flatten(1).double()  # (F, 3 H W)
+    frames = functional.pad(frames, (0, 1), value=1.0)  # without it black frames have no angle
+    if len(frames) == 1:
+        return {}
+    alike = functional.cosine_similarity(frames[:-1], frames[1:])
+    return {"temporal_consistency": alike.mean().item()}
 
 
 @hookimpl

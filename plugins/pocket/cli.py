@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Collection, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
 SIGTERM_STATUS = 143  # what a shell reports of a process that SIGTERM ended
@@ -57,6 +56,7 @@ def _count(text: str) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
+    from .captions import vocabulary
     from .held_out import SUBJECTS
     from .motions import HELD_OUT
 
@@ -64,6 +64,7 @@ def _list(options: argparse.Namespace) -> int:
         print(f"subject  {name:<10} {subject.look} creature")
     for name, (phrase, *_) in HELD_OUT.items():
         print(f"motion   {name:<10} {phrase}")
+    print(f"words    {' '.join(sorted(vocabulary()))}")
     return 0
 
 
@@ -96,8 +97,7 @@ def _pretrain(options: argparse.Namespace) -> int:
 def _check(what: str, name: str, known: Collection[str]) -> None:
     """Raise JtError unless `name` is one of `known`."""
     from jtcore.errors import JtError
+    from jtcore.near import did_you_mean
 
     if name not in known:
-        close = get_close_matches(name, known, 1)
-        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
-        raise JtError(f"unknown {what} {name!r}; {hint}")
+        raise JtError(f"unknown {what} {name!r}; {did_you_mean(name, known)}")

@@ -8,6 +8,7 @@ from jtcore.plugins import load_plugins
 from jtcore.types import Sample
 from jtplugins.metrics.temporal_consistency import TemporalConsistency
 
+CPU = torch.device("cpu")
 METRICS = [TemporalConsistency()]
 every_metric = pytest.mark.parametrize("metric", METRICS, ids=str)
 
@@ -29,14 +30,14 @@ def test_every_shipped_metric_is_on_the_list():
 def test_a_metric_answers_finite_numbers_and_leaves_the_video_alone(metric):
     video = noise(frames=5)
     before = video.clone()
-    values = metric(sample(video))
+    values = metric.load(CPU)(sample(video))
     assert values
     assert all(type(value) is float and abs(value) < float("inf") for value in values.values())
     assert torch.equal(video, before)
 
 
 def consistency(video: Tensor) -> float:  # (3, F, H, W)
-    return TemporalConsistency()(sample(video))["temporal_consistency"]
+    return TemporalConsistency().load(CPU)(sample(video))["temporal_consistency"]
 
 
 @pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
@@ -63,4 +64,4 @@ def test_flicker_costs_more_the_stronger_it_is():
 
 
 def test_a_single_frame_has_no_consistency():
-    assert TemporalConsistency()(sample(noise(frames=1))) == {}
+    assert TemporalConsistency().load(CPU)(sample(noise(frames=1))) == {}

@@ -84,11 +84,18 @@ def test_a_folder_without_weights_is_named_with_what_was_expected(tmp_path, monk
         Pocket("elsewhere").load(META, torch.float32)
 
 
-def test_a_prompt_that_is_too_long_is_refused_and_not_cut():
+def test_a_prompt_that_is_too_long_is_told_and_not_cut():
     prompt = " ".join(["red"] * 16)
-    with pytest.raises(JtError) as error:
-        Pocket("random").load_text_encoder(CPU).embed(["a red ball", prompt])
-    assert str(error.value) == f"prompt {prompt!r} has 16 words; pocket reads 15"
+    assert Pocket("random").prompt_problems(["a red ball", prompt]) == [
+        f"{prompt!r} has 16 words; pocket reads 15"
+    ]
+
+
+def test_words_that_pretraining_never_had_are_told():
+    assert Pocket("random").prompt_problems(["A red dog plays guitar on teal.", ""]) == [
+        "'A red dog plays guitar on teal.' has words that pocket does not know: 'dog', 'plays',"
+        " 'guitar'; see `jt-pocket list`"
+    ]
 
 
 def test_the_longest_prompt_is_embedded_whole():

@@ -112,7 +112,8 @@ def test_an_unknown_name_is_one_clear_line(tmp_path, capsys):
 def test_listing_names_all_that_is_held_out(capsys):
     assert cli.main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(SUBJECTS) + 3
+    assert len(lines) == len(SUBJECTS) + 4
+    assert {"words", "sks", "eightwise", "creature"} <= set(lines[-1].split())
     assert lines[0].split() == ["subject", "blick", "red", "and", "white", "creature"]
 
 

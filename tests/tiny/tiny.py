@@ -30,6 +30,12 @@ class Tiny:
             raise ValueError(f"tiny needs multiples of {SIDE} px, found {height}x{width}")
         return 3, frames, height // SIDE, width // SIDE
 
+    def prompt_problems(self, prompts: Sequence[str]) -> list[str]:
+        return [f"{prompt!r} shouts" for prompt in prompts if prompt.isupper()]
+
+    def denoiser_identity(self) -> str:
+        return "tiny"
+
     def text_identity(self) -> str:
         return "tiny"
 
@@ -55,9 +61,6 @@ class Denoiser(nn.Module):
         self.inner = nn.Linear(3 + TEXT + 1, width)
         self.outer = nn.Linear(width, 3)
         self.checkpointing = False
-
-    def enable_gradient_checkpointing(self) -> None:
-        self.checkpointing = True
 
     def forward(self, tokens: Tensor) -> Tensor:  # (B, N, 3 + TEXT + 1) -> (B, N, 3)
         if self.checkpointing and torch.is_grad_enabled():
@@ -87,6 +90,9 @@ class TinyBackbone:
         told = told[:, None].expand(-1, tokens.shape[1], -1)
         joined = torch.cat([tokens, told], 2).to(self.denoiser.inner.weight.dtype)
         return self.denoiser(joined).transpose(1, 2).reshape(latents.shape)
+
+    def checkpoint_gradients(self) -> None:
+        self.denoiser.checkpointing = True
 
     def sampler(self, steps: int) -> "Euler":
         return Euler(tuple(torch.linspace(1, 0, steps + 1)[:-1]))

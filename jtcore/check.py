@@ -1,0 +1,98 @@
+"""The check of a recipe: everything that can be known before anything is computed."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from jtcore.data import captions, data_problems
+from jtcore.engine import choose_device
+from jtcore.errors import JtError
+from jtcore.model import attach_adapters
+from jtcore.recipe import Recipe
+
+Problems = Iterator[str]  # each with its path
+
+
+def check(recipe: Recipe) -> None:
+    """Raises JtError with every problem of files, captions, sizes, masks, device and targets."""
+    checks = (_data, _masks, _sampling, _prompts, _engine, _model)
+    problems = [problem for part in checks for problem in _caught(part, recipe)]
+    if problems:
+        raise JtError(problems)
+
+
+def _caught(part, recipe: Recipe) -> Problems:
+    try:
+        yield from part(recipe)
+    except JtError as error:
+        yield from error.problems
+
+
+def _data(recipe: Recipe) -> Problems:
+    for name, data in recipe.used_data.items():
+        yield from data_problems(name, data, recipe.backbone.spec)
+
+
+def _masks(recipe: Recipe) -> Problems:
+    """Losses that need masks, on data without."""
+    for stage_name, stage in recipe.stage.items():
+        for branch_name, branch in stage.branch.items():
+            for name, term in branch.losses.items():
+                bare = [
+                    data
+                    for data in branch.data
+                    if recipe.data[data].masks is None
+                    and term.on in ("all", recipe.data[data].medium)
+                ]
+                if bare and getattr(term.loss.spec, "needs_mask", False):
+                    place = f"stage.{stage_name}.branch.{branch_name}.losses.{name}"
+                    yield f"{place}: needs masks, and data.{bare[0]} has none"
+
+
+def _sampling(recipe: Recipe) -> Problems:
+    if recipe.sample:
+        try:
+            recipe.backbone.spec.latent_shape(recipe.sample.frames, *recipe.sample.size)
+        except ValueError as error:
+            yield f"sample: {error}"
+
+
+def _prompts(recipe: Recipe) -> Problems:
+    """Captions and prompts that the text encoder cannot take as they stand."""
+    asked: dict[str, Sequence[str]] = {}
+    for name, data in recipe.used_data.items():
+        try:
+            asked[f"data.{name}.prompt"] = captions(data)
+        except JtError:
+            continue  # told with the data
+    if recipe.sample:
+        asked["sample.prompts"] = recipe.sample.prompts
+        asked["sample.negative"] = [recipe.sample.negative]
+    for place, prompts in asked.items():
+        for problem in recipe.backbone.spec.prompt_problems(list(dict.fromkeys(prompts))):
+            yield f"{place}: {problem}"
+
+
+def _engine(recipe: Recipe) -> Problems:
+    choose_device(recipe.engine)
+    yield from ()
+
+
+def _model(recipe: Recipe) -> Problems:
+    """On the meta device the denoiser has names and shapes, and costs nothing."""
+    try:
+        backbone = recipe.backbone.spec.load(torch.device("meta"), torch.float32)
+    except JtError as error:
+        yield from (f"backbone: {problem}" for problem in error.problems)
+        return
+    if recipe.engine.gradient_checkpointing:
+        try:
+            backbone.checkpoint_gradients()
+        except JtError as error:
+            yield from (f"engine.gradient_checkpointing: {p}" for p in error.problems)
+    if recipe.sample:
+        try:
+            backbone.sampler(recipe.sample.steps)
+        except JtError as error:
+            yield from (f"sample.steps: {problem}" for problem in error.problems)
+    attach_adapters(recipe.adapter, backbone, recipe.seed)
