@@ -21,8 +21,6 @@ def run_recipe(photographs, clips, folder):
         "data.motion.prompt=a white creature moves eightwise at mid on gray",
         "backbone.weights=random",
         "validation=false",
-        "data.held_out_subject=false",
-        "data.held_out_motion=false",
         "stage.joint.steps=2",
         "sample.steps=2",
         "sample.seeds=[0]",
