@@ -1,41 +1,62 @@
 """The report of a run: numbers in a table, videos of base and adapted model side by side."""
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
+from math import prod
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
-from jtcore.data import reference_files
+from safetensors import safe_open
+
+from jtcore.data import Data, reference_files
+from jtcore.decode import timeline
 from jtcore.files import write_atomically
-from jtcore.media import contact_sheet, read_thumbnails
+from jtcore.framing import fit
+from jtcore.media import SHORT_SIDE, contact_sheet, read_thumbnails, write_video
+from jtcore.page import Table, write_page
 from jtcore.recipe import Recipe
 from jtcore.run import Run
 
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
-       color: #1b1f24; background: #fff }
-h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem }
-table { border-collapse: collapse } th, td { text-align: left; padding: .3rem .9rem .3rem 0;
-       border-bottom: 1px solid #d8dee4; font-variant-numeric: tabular-nums }
-figure { display: inline-block; margin: 0 1rem 1rem 0 } figcaption { color: #57606a }
-video, img.reference { width: 12rem; image-rendering: pixelated; border-radius: 4px }
-"""
+SHOWN = {"image": 8, "video": 2}  # reference files of a stream
+FRAMES = 16  # of a reference, at most
 
-
-SHOWN = {"image": 8, "video": 2}  # reference files on the contact sheet
+Pair = Sequence[Mapping[str, Any]]  # entries of samples: one prompt and seed, each model
 
 
 def write_report(run: Run, recipe: Recipe) -> None:
-    """Write `report.md`, `report.html` and `samples/contact_sheet.png`."""
+    """Write `report.md`, `report.html`, `samples/references` and `samples/contact_sheet.png`."""
     results = run.read_json("metrics.json")
-    if "samples" in results:
-        _write_contact_sheet(run, recipe, results["samples"])
-    _write(run.folder / "report.md", "\n".join(_markdown(run, recipe, results)) + "\n")
-    _write(run.folder / "report.html", "\n".join(_html(run, recipe, results)) + "\n")
+    title = recipe.title or run.folder.name
+    facts, command = _circumstances(run, recipe), shlex.join(run.read_json("run.json")["command"])
+    tables, pairs = list(_tables(results)), _pairs(results.get("samples", []))
+    references = {}
+    if pairs:
+        references = _write_references(run, recipe)
+        _write_contact_sheet(run, recipe, pairs)
+    _write(run.folder / "report.md", _markdown(title, facts, command, tables, pairs))
+    enlarged = recipe.sample is not None and min(recipe.sample.size) < SHORT_SIDE
+    page = write_page(title, facts, command, tables, references, pairs, enlarged)
+    _write(run.folder / "report.html", page)
 
 
-def _title(run: Run, recipe: Recipe) -> str:
-    return recipe.title or run.folder.name
+def _circumstances(run: Run, recipe: Recipe) -> str:
+    trained = sum(_count_numbers(run.adapter_file(name)) for name in recipe.adapter)
+    return f"Training seed {recipe.seed}, steps {recipe.steps:,}, trained parameters {trained:,}"
+
+
+def _count_numbers(path: Path) -> int:
+    """In all tensors of a file, of which only the header is read."""
+    with safe_open(path, "pt") as file:
+        return sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - not a dict
+
+
+def _pairs(samples: Pair) -> list[Pair]:
+    """Base and adapted model's entries together, in order of prompt and seed."""
+    pairs: dict[str, list[Mapping[str, Any]]] = {}
+    for entry in samples:
+        pairs.setdefault(Path(entry["file"]).name, []).append(entry)
+    return list(pairs.values())
 
 
 def metric_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -67,21 +88,23 @@ def _shown(value: Mapping[str, float]) -> str:
     return f"{value['mean']:.4f} ± {value['deviation']:.4f} (n={value['videos']})"
 
 
-def _tables(results: Mapping[str, Any]) -> Iterator[tuple[str, list[str], list[list[str]]]]:
+def _tables(results: Mapping[str, Any]) -> Iterator[Table]:
     losses = ("Diffusion loss on held-out files, same noise", *validation_rows(results))
     metrics = ("Metrics of the samples, mean ± deviation over videos", *metric_rows(results))
     return (table for table in (losses, metrics) if table[2])
 
 
-def _markdown(run: Run, recipe: Recipe, results: Mapping[str, Any]) -> Iterator[str]:
-    yield f"# {_title(run, recipe)}\n"
-    for title, header, rows in _tables(results):
-        yield f"## {title}\n"
+def _markdown(
+    title: str, facts: str, command: str, tables: Sequence[Table], pairs: Sequence[Pair]
+) -> Iterator[str]:
+    yield f"# {title}\n\n{facts}\n\n{indent(command, '    ')}"
+    for heading, header, rows in tables:
+        yield f"\n## {heading}\n"
         yield from markdown_table(header, rows)
-        yield ""
-    if "samples" in results:
-        yield "## Samples\n\n![references, base and adapted model](samples/contact_sheet.png)\n"
-        for entry in results["samples"]:
+    if pairs:
+        yield "\n## Samples\n\n![references, base and adapted model](samples/contact_sheet.png)\n"
+    for pair in pairs:
+        for entry in pair:
             file = f"samples/{entry['file']}"
             yield f"- {entry['model']}, seed {entry['seed']}: [{entry['prompt']}]({file})"
 
@@ -93,51 +116,41 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iter
         yield f"| {' | '.join(row)} |"
 
 
-def _html(run: Run, recipe: Recipe, results: Mapping[str, Any]) -> Iterator[str]:
-    title = escape(_title(run, recipe))
-    yield f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{title}</title>"
-    yield f"<style>{STYLE}</style><h1>{title}</h1>"
-    for heading, header, rows in _tables(results):
-        yield f"<h2>{escape(heading)}</h2><table>"
-        yield _html_row("th", header)
-        yield from (_html_row("td", row) for row in rows)
-        yield "</table>"
-    samples = results.get("samples", [])
-    for prompt in dict.fromkeys(entry["prompt"] for entry in samples):
-        yield f"<h2>{escape(prompt)}</h2>"
-        yield from (_figure(entry) for entry in samples if entry["prompt"] == prompt)
-    if samples:
-        yield "<h2>References</h2><img src='samples/contact_sheet.png' style='max-width:100%'>"
+def _references(recipe: Recipe) -> Iterator[tuple[str, Data, list[Path]]]:
+    """The streams that are trained on and not validated on, and the files of each to show."""
+    held_out = recipe.validation.data if recipe.validation else ()
+    for name, data in recipe.used_data.items():
+        if name not in held_out:
+            yield name, data, reference_files(data)[: SHOWN[data.medium]]
 
 
-def _html_row(tag: str, cells: Sequence[str]) -> str:
-    return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+def _write_references(run: Run, recipe: Recipe) -> dict[str, str]:
+    """Copies for browsers, at the speed of the original, or 1 frame/s; their captions by file."""
+    captions = {}
+    for name, data, paths in _references(recipe):
+        for number, path in enumerate(paths):
+            frames = 1 if data.medium == "image" else FRAMES
+            pixels = (read_thumbnails(path, frames) * 255).round().byte()
+            video = fit(pixels, data.size).float() / 255
+            fps = max(video.shape[1] / (timeline(path).seconds or 1), 1)
+            file = f"references/{name}-{number:02d}.mp4"
+            write_video(run.samples / file, video, fps)
+            captions[file] = f"{name}: {path.name}"
+    return captions
 
 
-def _figure(entry: Mapping[str, Any]) -> str:
-    caption = f"{entry['model']}, seed {entry['seed']}"
-    return (
-        f"<figure><video src='samples/{escape(entry['file'])}' autoplay loop muted controls>"
-        f"</video><figcaption>{escape(caption)}</figcaption></figure>"
-    )
-
-
-def _write_contact_sheet(run: Run, recipe: Recipe, samples: Sequence[Mapping[str, Any]]) -> None:
+def _write_contact_sheet(run: Run, recipe: Recipe, pairs: Sequence[Pair]) -> None:
     """References above, then base and adapted for each prompt and seed."""
     rows = [
-        (
-            f"reference: {name}",
-            [read_thumbnails(path) for path in reference_files(data)[: SHOWN[data.medium]]],
-        )
-        for name, data in recipe.data.items()
-        if not recipe.validation or name not in recipe.validation.data
+        (f"reference: {name}", [read_thumbnails(path) for path in paths])
+        for name, _, paths in _references(recipe)
     ]
-    for entry in samples:
+    for entry in (entry for pair in pairs for entry in pair):
         label = f"{entry['model']}, seed {entry['seed']}: {entry['prompt']}"
         rows.append((label, [read_thumbnails(run.samples / entry["file"])]))
     contact_sheet(run.samples / "contact_sheet.png", rows)
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, lines: Iterator[str]) -> None:
     with write_atomically(path) as aside:
-        aside.write_text(text)
+        aside.write_text("\n".join(lines) + "\n")

@@ -1,19 +1,27 @@
 """What a run leaves for people to read."""
 
 import json
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from safetensors.torch import load_file
 
 from jtcore.evaluate import summarise
+from jtcore.media import read_sample, read_thumbnails
+
+
+@pytest.fixture(autouse=True)
+def command(monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/bin/jt-run", "a <recipe>", "--set", "seed=3"])
 
 
 @pytest.fixture
 def run(table, jt_run) -> Path:
     table["title"] = "one <b> & two"
-    table["validation"] = {"data": ["subject"], "draws": 2}
+    table["validation"] = {"data": ["held_out"], "draws": 2}
     table["sample"] |= {"prompts": ["a <wug>"], "seeds": [0, 1]}
     return jt_run(table)
 
@@ -40,7 +48,7 @@ def test_metrics_have_every_sample_and_their_mean(run):
     assert mean["mean"] == pytest.approx(sum(values[2:]) / 2)
     assert mean["deviation"] == pytest.approx(abs(values[2] - values[3]) / 2**0.5)
     assert mean["videos"] == 2
-    assert results["validation"]["subject"].keys() == {
+    assert results["validation"]["held_out"].keys() == {
         "base",
         "adapted",
         "change",
@@ -50,7 +58,7 @@ def test_metrics_have_every_sample_and_their_mean(run):
 
 def test_the_page_for_people_who_read_text(run):
     results = json.loads((run / "metrics.json").read_text())
-    losses = results["validation"]["subject"]
+    losses = results["validation"]["held_out"]
     metrics = [
         results["metrics"][model]["consistency.temporal_consistency"]
         for model in ("base", "adapted")
@@ -59,10 +67,12 @@ def test_the_page_for_people_who_read_text(run):
 
     assert (run / "report.md").read_text() == (
         "# one <b> & two\n\n"
+        f"Training seed 3, steps 3, trained parameters {count_trained(run):,}\n\n"
+        "    jt-run 'a <recipe>' --set seed=3\n\n"
         "## Diffusion loss on held-out files, same noise\n\n"
         "| held-out data | base | adapted | change ± standard error |\n"
         "| --- | --- | --- | --- |\n"
-        f"| subject | {losses['base']:.4f} | {losses['adapted']:.4f} |"
+        f"| held_out | {losses['base']:.4f} | {losses['adapted']:.4f} |"
         f" {losses['change']:+.4f} ± {losses['change_standard_error']:.4f} |\n\n"
         "## Metrics of the samples, mean ± deviation over videos\n\n"
         "| metric | base | adapted |\n"
@@ -71,47 +81,110 @@ def test_the_page_for_people_who_read_text(run):
         "## Samples\n\n"
         "![references, base and adapted model](samples/contact_sheet.png)\n\n"
         "- base, seed 0: [a <wug>](samples/base/00-seed0.mp4)\n"
-        "- base, seed 1: [a <wug>](samples/base/00-seed1.mp4)\n"
         "- adapted, seed 0: [a <wug>](samples/adapted/00-seed0.mp4)\n"
+        "- base, seed 1: [a <wug>](samples/base/00-seed1.mp4)\n"
         "- adapted, seed 1: [a <wug>](samples/adapted/00-seed1.mp4)\n"
     )
 
 
+def count_trained(run: Path) -> int:
+    return sum(tensor.numel() for tensor in load_file(run / "adapters/joint.safetensors").values())
+
+
 class Page(HTMLParser):
-    """The words and the sources of a page."""
+    """The words, the sources and the classes of a page."""
 
     def __init__(self, text: str):
         super().__init__()
         self.words: list[str] = []
         self.sources: list[str] = []
+        self.links: list[str] = []
+        self.classes: list[str] = []
         self.feed(text)
 
     def handle_data(self, data):
         self.words.append(data)
 
     def handle_starttag(self, tag, attributes):
-        self.sources += [value for name, value in attributes if name == "src"]
+        found = {"src": self.sources, "href": self.links, "class": self.classes}
+        for name, value in attributes:
+            found.get(name, []).append(value)
 
 
-def test_the_page_for_browsers_shows_every_video_and_escapes_what_people_wrote(run):
+def test_the_page_for_browsers_shows_pairs_and_escapes_what_people_wrote(run):
     page = Page((run / "report.html").read_text())
 
-    assert {"one <b> & two", "a <wug>", "adapted, seed 1", "held-out data"} <= {*page.words}
+    assert {
+        "one <b> & two",
+        f"Training seed 3, steps 3, trained parameters {count_trained(run):,}",
+        "jt-run 'a <recipe>' --set seed=3",
+        "held-out data",
+        "motion: 00.mp4",
+        "a <wug>",
+    } <= {*page.words}
     assert page.sources == [
+        "samples/references/subject-00.mp4",  # what is validated on is no reference
+        "samples/references/subject-01.mp4",
+        "samples/references/motion-00.mp4",
+        "samples/references/motion-01.mp4",
         "samples/base/00-seed0.mp4",
-        "samples/base/00-seed1.mp4",
         "samples/adapted/00-seed0.mp4",
+        "samples/base/00-seed1.mp4",
         "samples/adapted/00-seed1.mp4",
-        "samples/contact_sheet.png",
     ]
+    assert page.links == page.sources
+    assert page.classes == ["squares", "row", "row pair", "row pair"]
     assert all((run / source).is_file() for source in page.sources)
+
+
+def test_pairs_stand_below_their_own_prompt(table, jt_run):
+    table["sample"] |= {"prompts": ["a wug", "a dax"]}
+    words = Page((jt_run(table) / "report.html").read_text()).words
+
+    shown = [word for word in words if word in ("a wug", "a dax") or word.endswith(", seed 0")]
+    pair = ["base, seed 0", "adapted, seed 0"]
+    assert shown == ["a wug", *pair, "a dax", *pair]
+
+
+def test_references_are_copies_at_the_speed_of_the_originals(table, jt_run, data):
+    references = jt_run(table) / "samples/references"
+
+    assert sorted(path.name for path in references.iterdir()) == [
+        "motion-00.mp4",
+        "motion-01.mp4",
+        "subject-00.mp4",
+        "subject-01.mp4",
+    ]
+    copy, fps = read_sample(references / "motion-01.mp4")
+    original, original_fps = read_sample(data / "motion/01.mp4")
+    assert (copy - original).abs().mean() < 0.02
+    assert fps == pytest.approx(original_fps, rel=0.01)
+    copy, fps = read_sample(references / "subject-01.mp4")
+    assert (copy - read_thumbnails(data / "subject/01.png")).abs().mean() < 0.02
+    assert fps == 1
+
+
+def test_references_are_framed_as_training_sees_them(table, jt_run):
+    table["data"]["motion"]["size"] = [24, 48]
+    copy, _ = read_sample(jt_run(table) / "samples/references/motion-00.mp4")
+
+    assert copy.shape[2:] == (192, 384)
+
+
+def test_data_that_nothing_draws_from_is_no_reference(table, jt_run):
+    table["data"]["unused"] = {**table["data"]["motion"], "source": "nowhere/*.mp4"}
+    del table["stage"]["joint"]["branch"]["joint"]["losses"]["appearance"]
+    table["stage"]["joint"]["branch"]["joint"]["data"] = ["motion"]
+    references = jt_run(table) / "samples/references"
+
+    assert {path.name for path in references.iterdir()} == {"motion-00.mp4", "motion-01.mp4"}
 
 
 def test_the_contact_sheet_has_a_row_for_references_and_each_video(run):
     with Image.open(run / "samples/contact_sheet.png") as sheet:
         width, height = sheet.size
 
-    rows = 1 + 4  # what is validated on is no reference
+    rows = 2 + 4  # what is validated on is no reference
     assert height == rows * (34 + 144) + 2 * 20
     assert width > 3 * 144
 
@@ -121,7 +194,11 @@ def test_a_run_that_samples_nothing_has_a_report(table, jt_run):
     run = jt_run(table)
 
     assert json.loads((run / "metrics.json").read_text()) == {}
-    assert (run / "report.md").read_text() == "# tiny\n\n"
+    assert (run / "report.md").read_text() == (
+        "# tiny\n\n"
+        f"Training seed 3, steps 3, trained parameters {count_trained(run):,}\n\n"
+        "    jt-run 'a <recipe>' --set seed=3\n"
+    )
     assert not (run / "samples").exists()
 
 
