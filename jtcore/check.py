@@ -83,7 +83,7 @@ def _model(recipe: Recipe) -> Problems:
     try:
         backbone = recipe.backbone.spec.load(torch.device("meta"), torch.float32)
     except JtError as error:
-        yield from (f"backbone: {problem}" for problem in error.problems)
+        yield from (p if p.startswith("backbone") else f"backbone: {p}" for p in error.problems)
         return
     if recipe.engine.gradient_checkpointing:
         try:
