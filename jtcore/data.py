@@ -118,9 +118,7 @@ def caption(path: Path, data: Data) -> str:
     """What is seen in a file. Raises JtError."""
     if data.prompt is not None:
         return data.prompt
-    beside = next((p for p in map(path.with_suffix, CAPTIONS) if p.is_file()), None)
-    if beside is None:
-        raise JtError(f"{path}: has no caption; give `prompt`, or write {path.stem}.txt beside it")
+    beside = caption_file(path)
     try:
         words = beside.read_text(encoding="utf-8").split()
     except UnicodeDecodeError as error:
@@ -128,6 +126,14 @@ def caption(path: Path, data: Data) -> str:
     if not words:
         raise JtError(f"{beside}: is empty, expected the caption of {path.name}")
     return " ".join(words)
+
+
+def caption_file(path: Path) -> Path:
+    """The text beside a picture or video. Raises JtError where there is none."""
+    beside = next((p for p in map(path.with_suffix, CAPTIONS) if p.is_file()), None)
+    if beside is None:
+        raise JtError(f"{path}: has no caption; give `prompt`, or write {path.stem}.txt beside it")
+    return beside
 
 
 def _may_be_shown(path: Path) -> bool:

@@ -12,7 +12,8 @@ from typing import Any
 
 import attrs
 
-from jtcore.data import reference_files
+from jtcore.clips import mask_of
+from jtcore.data import Data, caption_file, reference_files
 from jtcore.errors import JtError
 from jtcore.files import sha256
 from jtcore.plugins import Plugins
@@ -77,13 +78,21 @@ def changed_plugins(then: Sequence[Mapping[str, str]], plugins: Plugins) -> Iter
 
 
 def _digests(recipe: Recipe) -> dict[str, dict[str, str]]:
-    """By stream and file name: the hash of each file's bytes, and of the captions beside them."""
-    digests: dict[str, dict[str, str]] = {}
-    for name, data in recipe.used_data.items():
-        files = reference_files(data)
-        files += [text for path in files if (text := path.with_suffix(".txt")).is_file()]
-        digests[name] = {path.name: sha256(path) for path in files}
-    return digests
+    """By stream and path: the hash of the bytes of each file that is read."""
+    return {
+        name: {str(path): sha256(path) for path in _files(data)}
+        for name, data in recipe.used_data.items()
+    }
+
+
+def _files(data: Data) -> Iterator[Path]:
+    """Pictures and videos, and the captions and masks that belong to them."""
+    for path in reference_files(data):
+        yield path
+        if data.prompt is None:
+            yield caption_file(path)
+        if data.masks is not None:
+            yield mask_of(path, data)
 
 
 def _version(package: str) -> str | None:
