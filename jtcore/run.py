@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -90,10 +91,9 @@ def fill_folder(
 
 
 def free_folder(parent: Path, stem: str) -> Path:
-    """`parent/stem-001`, or the first number after those that exist."""
-    taken = {path.name for path in parent.glob(f"{stem}-*")}
-    number = next(n for n in range(1, len(taken) + 2) if f"{stem}-{n:03d}" not in taken)
-    return parent / f"{stem}-{number:03d}"
+    """`parent/stem-001`, or the first number that is not there."""
+    numbered = (parent / f"{stem}-{number:03d}" for number in count(1))
+    return next(folder for folder in numbered if not folder.exists())
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from hashlib import sha256
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from select import select
 from time import monotonic
 
 import pytest
@@ -337,3 +338,59 @@ def test_a_folder_is_not_run_into_twice(jt_run, table, write_recipe, capsys):
     assert capsys.readouterr().err == (
         f"{run} exists; name another with --out, or continue it with --resume {run}\n"
     )
+
+
+# Begun at the same moment
+
+
+MEETING = """
+    import os
+    from pathlib import Path
+    from attrs import frozen
+    from jtcore import hookimpl
+    from jtcore.plugins import load_plugins
+
+    Tiny = load_plugins([{tiny!r}]).find("backbones", "tiny")
+    arrived, go = Path({arrived!r}), Path({go!r})
+
+    @frozen
+    class Meeting(Tiny):
+        def denoiser_identity(self):  # asked for first when a folder is chosen and being filled
+            if go.exists():
+                with go.open() as gate:
+                    arrived.write_text("x")
+                    gate.read()  # until the test closes it
+            return "meeting"
+
+    @hookimpl
+    def jt_backbones():
+        return {{"meeting": Meeting}}
+"""
+
+
+def test_two_runs_that_begin_at_the_same_moment_take_two_folders(
+    begin, table, plugin_folder, write_recipe, tmp_path
+):
+    arrived, go = tmp_path / "arrived", tmp_path / "go"
+    os.mkfifo(arrived)
+    os.mkfifo(go)
+    places = {"tiny": table["plugins"]["folders"][0], "arrived": str(arrived), "go": str(go)}
+    table["plugins"]["folders"].append(str(plugin_folder(meeting=MEETING.format(**places))))
+    table["backbone"]["kind"] = "meeting"
+    recipe = write_recipe(table, "mine")
+    door, gate = (os.open(path, os.O_RDWR) for path in (arrived, go))
+
+    both = [begin(recipe, "--quiet") for _ in range(2)]
+    for _ in both:
+        assert select([door], [], [], 120)[0], (tmp_path / "log").read_text()
+        os.read(door, 1)
+    go.unlink()
+    os.close(gate)
+    os.close(door)
+    for each in both:
+        each.join(120)
+
+    assert [each.exitcode for each in both] == [0, 0], (tmp_path / "log").read_text()
+    runs = sorted((tmp_path / "runs").iterdir())
+    assert [run.name for run in runs] == ["mine-001", "mine-002"]
+    assert results(runs[0]) == results(runs[1]) != {}
