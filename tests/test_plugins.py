@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from jtcore import JtError, hooks
-from jtcore.plugins import load_plugins
+from jtcore.plugins import BACKBONE_METHODS, Broken, load_plugins
+from jtcore.types import BackboneSpec
 
 HOOKS = sorted(name for name in vars(hooks) if name.startswith("jt_"))
 
@@ -266,7 +267,54 @@ BROKEN = {
         """,
         "TypeError: jt_observers returned something else than a sequence of classes",
     ),
+    "observer's hook": (
+        """
+        from jtcore import hookimpl
+
+        class Watch:
+            def __init__(self, run, recipe):
+                pass
+
+            @hookimpl
+            def jt_step_finnished(self, step):
+                pass
+
+        @hookimpl
+        def jt_observers():
+            return [Watch]
+        """,
+        "TypeError: unknown hook 'jt_step_finnished'; did you mean 'jt_step_finished'?",
+    ),
+    "observer's mark": (
+        """
+        from jtcore import hookimpl
+
+        class Watch:
+            def __init__(self, run, recipe):
+                pass
+
+            def jt_step_finished(self, step):
+                pass
+
+        @hookimpl
+        def jt_observers():
+            return [Watch]
+        """,
+        "TypeError: jt_step_finished lacks @hookimpl",
+    ),
 }
+BACKBONE = """
+    from attrs import frozen
+    from jtcore import hookimpl
+
+    @frozen
+    class Partial:
+{methods}
+
+    @hookimpl
+    def jt_backbones():
+        return {{"partial": Partial}}
+"""
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -280,6 +328,24 @@ def test_a_broken_plugin_hurts_nobody_else(load_with, plugin_folder, name):
     assert "fine" in loaded.families["losses"]
     assert broken.name not in loaded.origins
     assert not loaded.manager.has_plugin(broken.name)
+
+
+@pytest.mark.parametrize("missing", [None, *BACKBONE_METHODS])
+def test_a_backbone_must_have_every_method(load_with, plugin_folder, missing):
+    methods = [f"        def {m}(self): ..." for m in BACKBONE_METHODS if m != missing]
+
+    loaded = load_with(it=BACKBONE.format(methods="\n".join(methods)))
+
+    file = str(plugin_folder() / "it.py")
+    error = f"TypeError: jt_backbones: Partial has no method {missing!r}"
+    assert loaded.broken == (() if missing is None else (Broken(file, error),))
+    assert ("partial" in loaded.families["backbones"]) == (missing is None)
+
+
+def test_a_backbone_has_the_methods_of_its_protocol():
+    methods = [name for name in vars(BackboneSpec) if not name.startswith("_")]
+
+    assert sorted(BACKBONE_METHODS) == sorted(methods)
 
 
 def test_an_unknown_kind_is_told_with_the_nearest_and_the_broken(load_with, plugin_folder):

@@ -77,7 +77,18 @@ BRANCH = "stage.joint.branch.joint"
         ("seed=-1", "seed: must be >= 0: -1"),
         ("sample.size=[0, 24]", "sample.size: must be >= 1: 0"),
         ("sample.prompts=[]", "sample.prompts: Length of 'prompts' must be >= 1: 0"),
-        ("sample.fps=0", "sample.fps: must be >= 0.1: 0.0"),
+        ("sample.fps=0.09", "sample.fps: must be >= 0.1: 0.09"),
+        ("sample.fps=0.1", None),
+        ("sample.seeds=[]", "sample.seeds: Length of 'seeds' must be >= 1: 0"),
+        (
+            "sample.seeds=[4, 5, 4]",
+            "sample.seeds: expected different values, got [4, 5, 4]",
+        ),
+        (
+            "validation.data=['held_out', 'motion']",
+            "validation.data: 'motion' is trained on; name data that no branch uses",
+        ),
+        ("validation.data=['held_out']", None),
         ("checkpoint.keep=0", "checkpoint.keep: must be >= 1: 0"),
         (
             "engine.precision=fp8",

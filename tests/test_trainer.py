@@ -400,6 +400,20 @@ def test_of_two_branches_the_one_that_is_not_finite_is_named(prepare, load_with)
     assert str(caught.value) == f"{place}: gradient norm is nan; weights left as they were"
 
 
+@pytest.mark.parametrize(
+    ("answer", "shape"), [("mean()", "[]"), ("flatten(1)", "[2, 18]"), ("mean()[None]", "[1]")]
+)
+def test_a_loss_that_is_not_one_value_a_sample_is_named(prepare, load_with, answer, shape):
+    source = LATE.replace("square().flatten(1).mean(1)", answer)
+    training = prepare(late(1, "1") | {"steps": 1}, plugins=load_with(late=source))
+
+    with pytest.raises(AssertionError) as caught:
+        training.train()
+
+    place = "stage.stage0.branch.subject.losses.late"
+    assert str(caught.value) == f"{place}: torch.Size({shape}), expected (B,)"
+
+
 def test_fp16_skips_a_step_that_overflows_and_halves_the_scale(prepare, load_with):
     fp16 = {"precision": "fp16", "device": "cpu"}
     training = prepare(late(0, "inf") | {"steps": 1}, plugins=load_with(late=LATE), engine=fp16)
