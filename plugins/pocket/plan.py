@@ -14,7 +14,7 @@ class Plan:
 
     image_steps: int = field(default=1000, validator=ge(0))
     growing_steps: int = field(default=1400, validator=ge(0))  # while clips grow to full length
-    video_steps: int = field(default=2100, validator=ge(0))
+    video_steps: int = field(default=3900, validator=ge(0))
     image_batch: int = field(default=32, validator=gt(0))
     video_batch: int = field(default=16, validator=gt(0))  # shorter clips: more of them
     image_share: float = 0.2  # of the steps after the first phase
@@ -22,11 +22,11 @@ class Plan:
     lr: float = 3e-3  # of AdamW, for all else
     ema: float = 0.998
     warm_up: int = 50
-    decay_from: float = 0.65  # of all steps; then linearly to zero
+    decay: int = field(default=2000, validator=gt(0))  # the last steps, linearly to zero
     jitter: float = 0.25  # px off the anchors at first
-    wide_jitter: float = 1.0  # px off the anchors at last
-    unplaced: float = 0.3  # of the captions say no position at last
-    widen_from: float = 0.55  # of all steps; done half-way from there to the end
+    wide_jitter: float = 0.6  # px off the anchors at last
+    unplaced: float = 0.25  # of the captions say no position at last
+    widening: int = field(default=1200, validator=gt(0))  # the last steps, places grow freer
     codec_clips: int = field(default=1024, validator=gt(1))
 
     @property
@@ -47,10 +47,9 @@ class Plan:
 
     def rate(self, step: int) -> float:
         """The learning rate at `step`, relative to its peak."""
-        left = (1 - step / self.steps) / (1 - self.decay_from)
-        return min(1.0, (step + 1) / self.warm_up, left)
+        return min(1.0, (step + 1) / self.warm_up, (self.steps - step) / self.decay)
 
-    def widening(self, step: int) -> float:
+    def freedom(self, step: int) -> float:
         """How far positions have been freed at `step`, 0 to 1."""
-        begun = (step / self.steps - self.widen_from) / (1 - self.widen_from)
-        return min(1.0, max(0.0, 2 * begun))
+        begun = 1 - (self.steps - step) / self.widening
+        return min(1.0, max(0.0, 1.5 * begun))

@@ -79,7 +79,7 @@ def draw_clips(
     rng: np.random.Generator, batch: int, frames: int, plan: Plan, step: int
 ) -> tuple[Tensor, list[str]]:  # (B, 3, F, H, W) in [-1, 1], captions
     """Clips of the world as it is at `step`: positions grow freer late in training."""
-    freedom = plan.widening(step)
+    freedom = plan.freedom(step)
     jitter = plan.jitter + freedom * (plan.wide_jitter - plan.jitter)
     noise = CaptionNoise(place=freedom * plan.unplaced)
     scenes = [draw_scene(rng, jitter) for _ in range(batch)]

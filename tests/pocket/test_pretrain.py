@@ -81,7 +81,7 @@ def test_a_folder_of_another_run_is_refused(whole):
 
 def test_positions_grow_freer_and_the_rate_falls_to_the_end():
     plan = Plan()
-    assert [plan.widening(0), plan.widening(plan.steps - 1)] == [0, 1]
+    assert [plan.freedom(0), plan.freedom(plan.steps - 1)] == [0, 1]
     assert plan.rate(plan.warm_up) == 1
     assert 0 < plan.rate(plan.steps - 1) < 0.01
 
