@@ -22,31 +22,29 @@ def validate(
     """By stream: mean loss of `base` and `adapted`, and the mean `change` with its standard error
     over files.
 
-    The loss is the mean squared error in the network's own parametrisation. Each pair shares its
-    file, time and noise. Adapters are on at `scales`.
+    The loss is the mean squared error in the network's own parametrisation. The same times and
+    noise are drawn for every file and for both models. Adapters are on at `scales`.
     """
-    result = {}
-    for name in settings.data:
-        stream = streams[name]
-        pairs = torch.tensor(
-            [
-                [
-                    _pair(stream.single(item, model.texts), model, scales, (settings.seed, item, n))
-                    for n in range(settings.draws)
-                ]
-                for item in range(len(stream))
-            ],
-            dtype=torch.float64,
-        ).mean(1)  # (files, 2): draws of one file are not independent of each other
-        change = pairs[:, 1] - pairs[:, 0]
-        error = change.std() / len(change) ** 0.5 if len(change) > 1 else torch.tensor(0.0)
-        result[name] = {
-            "base": float(pairs[:, 0].mean()),
-            "adapted": float(pairs[:, 1].mean()),
-            "change": float(change.mean()),
-            "change_standard_error": float(error),
-        }
-    return result
+    return {name: _losses(streams[name], settings, model, scales) for name in settings.data}
+
+
+def _losses(
+    stream: Stream, settings: Validation, model: Model, scales: Mapping[str, float]
+) -> dict[str, float]:
+    parts = [stream.single(item, model.texts) for item in range(len(stream))]
+    draws = range(settings.draws)
+    pairs = torch.tensor(
+        [[_pair(part, model, scales, (settings.seed, draw)) for draw in draws] for part in parts],
+        dtype=torch.float64,
+    ).mean(1)  # (files, 2): draws of one file are not independent of each other
+    change = pairs[:, 1] - pairs[:, 0]
+    error = change.std() / len(change) ** 0.5 if len(change) > 1 else torch.tensor(0.0)
+    return {
+        "base": float(pairs[:, 0].mean()),
+        "adapted": float(pairs[:, 1].mean()),
+        "change": float(change.mean()),
+        "change_standard_error": float(error),
+    }
 
 
 @torch.no_grad()
