@@ -1,0 +1,43 @@
+"""The shipped recipe learns what it is shown, and no seed of it was lucky."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jtcore import cli
+from jtplugins.pocket import cli as pocket
+
+pytestmark = pytest.mark.slow
+
+ABLATION = Path(__file__).parents[1] / "ablations/seeds_pocket.toml"
+SEEDS = ("seed_0", "seed_1", "seed_2")
+HELD_OUT = ("held_out_subject", "held_out_motion")
+
+
+@pytest.fixture(scope="module")
+def ablation(tmp_path_factory) -> Path:
+    """The runs of the shipped weights and recipe, as they are, with three seeds."""
+    folder = tmp_path_factory.mktemp("learning")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert pocket.main(["draw", "data/pocket"]) == 0
+        assert cli.run([str(ABLATION), "--out", "ablation", "--quiet"]) == 0
+    return folder / "ablation"
+
+
+@pytest.mark.parametrize("stream", HELD_OUT)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_loss_on_what_was_held_out_falls_by_more_than_two_standard_errors(
+    ablation, seed, stream
+):
+    found = json.loads((ablation / seed / "metrics.json").read_text())["validation"][stream]
+
+    assert found["change"] + 2 * found["change_standard_error"] < 0, found
+
+
+def test_every_seed_and_every_held_out_stream_is_looked_at(ablation):
+    assert json.loads((ablation / "ablation.json").read_text()) == {"variants": list(SEEDS)}
+    for seed in SEEDS:
+        metrics = json.loads((ablation / seed / "metrics.json").read_text())
+        assert tuple(metrics["validation"]) == HELD_OUT
