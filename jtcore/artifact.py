@@ -72,7 +72,7 @@ def read_adapter(path: Path, plugins: Plugins) -> Artifact:
         )
     except JtError as error:
         raise JtError(f"{path}: {problem}" for problem in error.problems) from error
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise JtError(f"{path}: its metadata are damaged: {error!r}") from error
 
 

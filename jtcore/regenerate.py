@@ -1,7 +1,7 @@
 """What `jt-sample` does: attach finished adapters to their backbone again, and generate."""
 
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import isfinite, nan
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,8 @@ def sample(given: Namespace) -> None:
     wanted = list(requests(generation.sample, _scales(given.scale, artifacts)))
     _refuse_existing(given.out, [request.file for request in wanted])
     settings, spec, engine = generation.sample, generation.backbone.spec, Engine(generation.engine)
-    _check_sampling(generation)
+    if problems := list(_sampling_problems(generation)):
+        raise JtError(problems)
     captions = [*settings.prompts, settings.negative]
     _tell_other_backbone(artifacts, backbone_identity(generation.backbone), say)
     texts = embed_texts(captions, spec, Cache(cache_folder()), engine.device)
@@ -99,19 +100,21 @@ def _table(given: Namespace, artifacts: Sequence[Artifact]) -> Table:
     return change(table, given.set)
 
 
-def _check_sampling(generation: Generation) -> None:
-    """Raises JtError where the backbone cannot do what is asked."""
+def _sampling_problems(generation: Generation) -> Iterator[str]:
+    """What is asked that the backbone cannot do."""
     settings, spec = generation.sample, generation.backbone.spec
     try:
         spec.latent_shape(settings.frames, *settings.size)
     except ValueError as error:
-        raise JtError(f"--frames, --size: {error}") from error
-    if problems := spec.prompt_problems([*settings.prompts, settings.negative]):
-        raise JtError(f"--prompt: {problem}" for problem in problems)
+        yield f"--frames, --size: {error}"
+    for option, prompts in (("--prompt", settings.prompts), ("--negative", [settings.negative])):
+        for problem in spec.prompt_problems(list(dict.fromkeys(prompts))):
+            yield f"{option}: {problem}"
+    backbone = spec.load(torch.device("meta"), torch.float32)
     try:
-        spec.load(torch.device("meta"), torch.float32).sampler(settings.steps)
+        backbone.sampler(settings.steps)
     except JtError as error:
-        raise JtError(f"--steps: {problem}" for problem in error.problems) from error
+        yield from (f"--steps: {problem}" for problem in error.problems)
 
 
 def _tell_other_backbone(

@@ -1,6 +1,7 @@
 """The three commands, as a person meets them."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,11 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from jtcore import __version__, cli
 from jtcore.media import read_sample
 from jtplugins.pocket import cli as pocket
+from jtplugins.pocket.text import build_tokenizer
 
 COMMANDS = {"jt-run": cli.run, "jt-plugins": cli.plugins, "jt-sample": cli.sample}
 
@@ -199,6 +202,22 @@ def test_a_folder_that_cannot_be_written_is_told(table, write_recipe, capsys):
     assert cli.run([str(write_recipe(table)), "--out", "/dev/null/run"]) == 2
 
     assert capsys.readouterr().err == "[Errno 17] File exists: '/dev/null'\n"
+
+
+def test_a_signal_while_a_recipe_is_read_ends_without_a_traceback(
+    table, write_recipe, plugin_folder
+):
+    folder = plugin_folder(slow="import signal; signal.raise_signal(signal.SIGINT)")
+    arguments = [str(write_recipe(table)), "--check", "--plugin-folder", str(folder)]
+    script = f"""
+import signal
+from jtcore import cli
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+raise SystemExit(cli.run({arguments}))
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (3, "", "stopped\n")
 
 
 # jt-plugins
@@ -427,20 +446,105 @@ def test_a_run_without_adapters_is_told(capsys, tmp_path):
 
 
 def test_tensors_that_do_not_fit_are_told(trained, capsys, tmp_path):
-    from safetensors import safe_open
-
     source, other = trained / "adapters/joint.safetensors", tmp_path / "other.safetensors"
-    with safe_open(source, "pt") as file:
-        metadata = file.metadata()
     tensors = load_file(source)
     first = min(tensors)
     del tensors[first]
-    save_file(tensors, other, metadata)
+    save_file(tensors, other, metadata(source))
 
     assert (
         refused(capsys, other)
         == f"{other}: 1 tensors do not fit the adapter, the first {first!r}\n"
     )
+
+
+def metadata(file: Path) -> dict[str, str]:
+    with safe_open(file, "pt") as opened:
+        return opened.metadata()
+
+
+@pytest.mark.parametrize("key", ["name", "adapter", "backbone", "sample", "engine", "identity"])
+def test_metadata_that_lack_a_key_are_told(trained, capsys, tmp_path, key):
+    source, other = trained / "adapters/joint.safetensors", tmp_path / "other.safetensors"
+    ((name, facts),) = metadata(source).items()
+    facts = json.loads(facts)
+    del facts[key]
+    save_file(load_file(source), other, {name: json.dumps(facts)})
+
+    assert refused(capsys, other) == f"{other}: its metadata are damaged: KeyError({key!r})\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (
+            "{",
+            "JSONDecodeError('Expecting property name enclosed in double quotes: line 1 column"
+            " 2 (char 1)')",
+        ),
+        ("[]", "TypeError('list indices must be integers or slices, not str')"),
+    ],
+)
+def test_metadata_of_another_form_are_told(trained, capsys, tmp_path, text, error):
+    source, other = trained / "adapters/joint.safetensors", tmp_path / "other.safetensors"
+    save_file(load_file(source), other, dict.fromkeys(metadata(source), text))
+
+    assert refused(capsys, other) == f"{other}: its metadata are damaged: {error}\n"
+
+
+def test_a_run_whose_record_is_damaged_is_told(trained, capsys, tmp_path):
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    (run / "run.json").write_text("")
+
+    said = f"{run}/run.json: damaged: Expecting value: line 1 column 1 (char 0)\n"
+    assert refused(capsys, run) == said
+    assert cli.run(["--resume", str(run)]) == 2
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("setting", ["sample.steps=3", "adapter.joint.rank=3", "backbone=false"])
+def test_only_backbone_and_engine_can_be_changed(trained, capsys, setting):
+    said = f"--set {setting}: only backbone and engine can be changed here\n"
+    assert refused(capsys, trained, "--set", setting) == said
+
+
+def test_all_that_pocket_cannot_do_is_told_at_once(trained, capsys):
+    asked = ["--prompt", "a guitar moves", "--negative", "a drum", "--steps", "1001"]
+
+    unknown = "has words that pocket does not know"
+    assert refused(capsys, trained, "--size", "24", "23", *asked).splitlines() == [
+        "--frames, --size: pocket knows one size of frame, found 24x23 px; the nearest is 24x24",
+        f"--prompt: 'a guitar moves' {unknown}: 'guitar'; see `jt-pocket list`",
+        f"--negative: 'a drum' {unknown}: 'drum'; see `jt-pocket list`",
+        "--steps: 1001 steps of denoising; the schedule has 1000",
+    ]
+
+
+def test_weights_that_are_nowhere_are_told_at_their_place(trained, capsys, tmp_path):
+    build_tokenizer().save_pretrained(tmp_path / "tokenizer")
+    setting = f"backbone.weights={tmp_path}"
+
+    assert refused(capsys, trained, "--set", setting) == (
+        f"backbone.weights: no folder 'transformer' in {str(tmp_path)!r}; expected what"
+        ' `jt-pocket pretrain` wrote, "shipped" or "random"\n'
+    )
+
+
+def test_an_adapter_of_another_backbone_is_sampled_and_told(trained, capsys, tmp_path):
+    asked = ["--prompt", "a wug", "--out", str(tmp_path / "v"), "--steps", "1", "--frames", "1"]
+    capsys.readouterr()
+
+    assert cli.sample([str(trained), *asked]) == 0
+    video = f"{tmp_path / 'v/adapted/00-seed0.mp4'}: a wug"
+    assert capsys.readouterr() == (f"{video}\n", "")
+
+    asked[3] = str(tmp_path / "w")
+    assert cli.sample([str(trained), *asked, "--set", "backbone.seed=1"]) == 0
+    file = trained / "adapters/joint.safetensors"
+    assert capsys.readouterr().out.splitlines() == [
+        f"{file}: was trained on another denoiser, text, codec of the backbone",
+        f"{tmp_path / 'w/adapted/00-seed0.mp4'}: a wug",
+    ]
 
 
 def test_two_files_of_one_name_are_told(trained, capsys):
