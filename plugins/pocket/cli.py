@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     draw.add_argument("--subject", default="wug", metavar="NAME", help="default: %(default)s")
     draw.add_argument("--motion", default="eightwise", metavar="NAME", help="default: %(default)s")
     draw.add_argument(
-        "--pictures", type=_count, default=4, metavar="N", help="default: %(default)s"
+        "--pictures", type=_count, default=9, metavar="N", help="default: %(default)s"
     )
     draw.add_argument("--videos", type=_count, default=4, metavar="N", help="default: %(default)s")
     draw.add_argument("--seed", type=_count, default=0, metavar="N", help="default: %(default)s")

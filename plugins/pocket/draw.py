@@ -27,9 +27,12 @@ Look = tuple[str, str]
 
 
 def draw(
-    out: Path, subject: str, motion: str, seed: int = 0, pictures: int = 4, videos: int = 4
+    out: Path, subject: str, motion: str, seed: int = 0, pictures: int = 9, videos: int = 4
 ) -> None:
     """Write `out`/subject/NN.png and `out`/motion/NN.mp4, each with its caption in NN.txt.
+
+    Nine pictures show the subject at every place. Pocket learns a sprite place by place: blocks of
+    the codec cut it differently at each, and where it was not shown it is not learned.
 
     `out`/held_out/ has as many more of both for validation. Raises JtError where a folder holds
     files that would be left beside the drawn ones.

@@ -19,7 +19,7 @@ from jtplugins.pocket.world import render
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    draw(folder, "wug", "eightwise", seed=3)
+    draw(folder, "wug", "eightwise", seed=3, pictures=4)
     return folder
 
 
@@ -87,16 +87,16 @@ def test_what_is_held_out_is_drawn_beside_the_rest(folder, sets):
 
 
 def test_the_same_seed_draws_the_same_bytes(folder, tmp_path):
-    draw(tmp_path, "wug", "eightwise", seed=3)
+    draw(tmp_path, "wug", "eightwise", seed=3, pictures=4)
     for path in filter(Path.is_file, folder.rglob("*")):
         assert (tmp_path / path.relative_to(folder)).read_bytes() == path.read_bytes()
 
 
 def test_a_folder_of_another_data_set_is_left_alone(folder, tmp_path, capsys):
-    draw(tmp_path, "wug", "eightwise", pictures=5, videos=1)
+    draw(tmp_path, "wug", "eightwise", pictures=10, videos=1)
     assert cli.main(["draw", str(tmp_path)]) == 2
     assert capsys.readouterr().err == (
-        f"jt-pocket draw: {tmp_path}/subject: holds 04.png of another data set; "
+        f"jt-pocket draw: {tmp_path}/subject: holds 09.png of another data set; "
         "draw into an empty folder\n"
     )
 
