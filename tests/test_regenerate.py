@@ -1,0 +1,304 @@
+"""`jt-sample`: what was trained is attached again, and generates what it did."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from jtcore import cli
+from jtcore.media import read_sample
+from jtplugins.pocket.text import build_tokenizer
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory) -> Path:
+    """A finished run on pocket's architecture, in which two videos of each model stand."""
+    folder = tmp_path_factory.mktemp("trained")
+    recipe = folder / "recipe.toml"
+    recipe.write_text(f"""
+seed = 1
+backbone = {{ kind = "pocket", weights = "random" }}
+data.subject = {{ source = "{data / "subject"}", size = [24, 24] }}
+adapter.joint = {{ kind = "glora", targets = "visual", rank = 2 }}
+engine.precision = "bf16"
+
+[sample]
+prompts = ["a wug", "a ball moves"]
+frames = 2
+size = [24, 24]
+steps = 2
+seeds = [7]
+scales = {{ joint = 0.5 }}
+
+[stage.joint]
+steps = 3
+lr = 0.1
+branch.joint = {{ data = ["subject"], adapters = ["joint"], losses.error.kind = "diffusion" }}
+""")
+    assert cli.run([str(recipe), "--out", str(folder / "run"), "--quiet"]) == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def jt_sample(tmp_path, capsys) -> Callable[..., Path]:
+    """Sample what stands in a run, in this process, and say where."""
+
+    def sample(*arguments: str | Path) -> Path:
+        prompts = ["--prompt", "a wug", "--prompt", "a ball moves"]
+        out = tmp_path / "videos"
+        given = [*map(str, arguments), *prompts, "--out", str(out), "--quiet"]
+        assert cli.sample(given) == 0, capsys.readouterr().err
+        return out
+
+    return sample
+
+
+def videos(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(folder.glob("*.mp4"))]
+
+
+@pytest.mark.parametrize("source", [".", "adapters/joint.safetensors"])
+def test_sampling_a_run_again_gives_the_same_videos(trained, jt_sample, source):
+    out = jt_sample(trained / source, "--seed", "7")
+
+    assert len(videos(out / "adapted")) == 2
+    assert videos(out / "adapted") == videos(trained / "samples/adapted")
+
+
+def test_at_scale_zero_an_adapter_changes_nothing(trained, jt_sample):
+    out = jt_sample(trained, "--seed", "7", "--scale", "joint=0")
+
+    assert videos(out / "adapted") == videos(trained / "samples/base")
+    assert videos(out / "adapted") != videos(trained / "samples/adapted")
+
+
+def test_an_adapter_file_needs_nothing_of_its_run(trained, jt_sample, tmp_path):
+    alone = tmp_path / "alone.safetensors"
+    alone.write_bytes((trained / "adapters/joint.safetensors").read_bytes())
+
+    assert videos(jt_sample(alone, "--seed", "7") / "adapted") == videos(
+        trained / "samples/adapted"
+    )
+
+
+def test_options_change_what_is_sampled(trained, jt_sample):
+    out = jt_sample(trained, "--frames", "3", "--fps", "5", "--steps", "1")
+
+    video, fps = read_sample(out / "adapted/00-seed0.mp4")
+    assert (video.shape[1], fps) == (3, pytest.approx(5))
+    assert json.loads((out / "samples.json").read_text())[1] == {
+        "file": "adapted/01-seed0.mp4",
+        "model": "adapted",
+        "prompt": "a ball moves",
+        "seed": 0,
+        "scales": {"joint": 0.5},
+    }
+
+
+def refused(capsys, *arguments: str | Path) -> str:
+    """What the command says to arguments that it refuses."""
+    capsys.readouterr()
+    given = [*map(str, arguments), "--prompt", "a wug", "--out", "out"]
+    assert cli.sample(given) == 2
+    return capsys.readouterr().err
+
+
+def test_a_video_is_not_written_over(trained, jt_sample, capsys, tmp_path, monkeypatch):
+    jt_sample(trained, "--seed", "7")
+    monkeypatch.chdir(tmp_path)
+    Path("videos").rename("out")
+
+    said = refused(capsys, trained, "--seed", "7")
+    assert said == "out/adapted/00-seed7.mp4 exists; name another folder with --out\n"
+
+
+def test_a_size_that_does_not_fit_is_told(trained, capsys):
+    assert refused(capsys, trained, "--size", "23", "24") == (
+        "--frames, --size: pocket knows one size of frame, found 23x24 px; the nearest is 24x24\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("scale", "message"),
+    [
+        ("joined=1", "--scale joined=1: no adapter 'joined'; there are ['joint']"),
+        ("joint=big", "--scale joint=big: expected ADAPTER=NUMBER"),
+        ("joint", "--scale joint: expected ADAPTER=NUMBER"),
+        ("joint=nan", "--scale joint=nan: expected ADAPTER=NUMBER"),
+    ],
+)
+def test_a_scale_that_means_nothing_is_told(trained, capsys, scale, message):
+    assert refused(capsys, trained, "--scale", scale) == f"{message}\n"
+
+
+def test_a_torn_adapter_file_is_told(trained, capsys, tmp_path):
+    torn = tmp_path / "torn.safetensors"
+    torn.write_bytes((trained / "adapters/joint.safetensors").read_bytes()[:-1])
+
+    said = refused(capsys, torn)
+    assert said.startswith(f"{torn}: not a readable safetensors file: ")
+    assert said.count("\n") == 1
+
+
+def test_a_file_of_another_kind_is_told(capsys, tmp_path):
+    other = tmp_path / "other.safetensors"
+    save_file({"weight": torch.zeros(1)}, other, {"format": "pt"})
+
+    assert refused(capsys, other) == (
+        f"{other}: not an adapter file of jtcore: it has no 'jtcore-adapter-1' in it\n"
+    )
+
+
+def test_an_adapter_file_that_is_nowhere_is_told(capsys):
+    said = refused(capsys, "nowhere.safetensors")
+    assert said.startswith("nowhere.safetensors: not a readable safetensors file: ")
+
+
+def test_a_run_without_adapters_is_told(capsys, tmp_path):
+    said = f"{tmp_path}: no adapters in it; is it a run that has been trained?\n"
+    assert refused(capsys, tmp_path) == said
+
+
+def test_tensors_that_do_not_fit_are_told(trained, capsys, tmp_path):
+    source, other = trained / "adapters/joint.safetensors", tmp_path / "other.safetensors"
+    tensors = load_file(source)
+    first = min(tensors)
+    del tensors[first]
+    save_file(tensors, other, metadata(source))
+
+    assert (
+        refused(capsys, other)
+        == f"{other}: 1 tensors do not fit the adapter, the first {first!r}\n"
+    )
+
+
+def metadata(file: Path) -> dict[str, str]:
+    with safe_open(file, "pt") as opened:
+        return opened.metadata()
+
+
+@pytest.mark.parametrize("key", ["name", "adapter", "backbone", "sample", "engine", "identity"])
+def test_metadata_that_lack_a_key_are_told(trained, capsys, tmp_path, key):
+    source, other = trained / "adapters/joint.safetensors", tmp_path / "other.safetensors"
+    ((name, facts),) = metadata(source).items()
+    facts = json.loads(facts)
+    del facts[key]
+    save_file(load_file(source), other, {name: json.dumps(facts)})
+
+    assert refused(capsys, other) == f"{other}: its metadata are damaged: KeyError({key!r})\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (
+            "{",
+            "JSONDecodeError('Expecting property name enclosed in double quotes: line 1 column"
+            " 2 (char 1)')",
+        ),
+        ("[]", "TypeError('list indices must be integers or slices, not str')"),
+    ],
+)
+def test_metadata_of_another_form_are_told(trained, capsys, tmp_path, text, error):
+    source, other = trained / "adapters/joint.safetensors", tmp_path / "other.safetensors"
+    save_file(load_file(source), other, dict.fromkeys(metadata(source), text))
+
+    assert refused(capsys, other) == f"{other}: its metadata are damaged: {error}\n"
+
+
+def test_a_run_whose_record_is_damaged_is_told(trained, capsys, tmp_path):
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    (run / "run.json").write_text("")
+
+    said = f"{run}/run.json: damaged: Expecting value: line 1 column 1 (char 0)\n"
+    assert refused(capsys, run) == said
+    assert cli.run(["--resume", str(run)]) == 2
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("setting", ["sample.steps=3", "adapter.joint.rank=3", "backbone=false"])
+def test_only_backbone_and_engine_can_be_changed(trained, capsys, setting):
+    said = f"--set {setting}: only backbone and engine can be changed here\n"
+    assert refused(capsys, trained, "--set", setting) == said
+
+
+def test_all_that_pocket_cannot_do_is_told_at_once(trained, capsys):
+    asked = ["--prompt", "a guitar moves", "--negative", "a drum", "--steps", "1001"]
+
+    unknown = "has words that pocket does not know"
+    assert refused(capsys, trained, "--size", "24", "23", *asked).splitlines() == [
+        "--frames, --size: pocket knows one size of frame, found 24x23 px; the nearest is 24x24",
+        f"--prompt: 'a guitar moves' {unknown}: 'guitar'; see `jt-pocket list`",
+        f"--negative: 'a drum' {unknown}: 'drum'; see `jt-pocket list`",
+        "--steps: 1001 steps of denoising; the schedule has 1000",
+    ]
+
+
+def test_weights_that_are_nowhere_are_told_at_their_place(trained, capsys, tmp_path):
+    build_tokenizer().save_pretrained(tmp_path / "tokenizer")
+    setting = f"backbone.weights={tmp_path}"
+
+    assert refused(capsys, trained, "--set", setting) == (
+        f"backbone.weights: no folder 'transformer' in {str(tmp_path)!r}; expected what"
+        ' `jt-pocket pretrain` wrote, "shipped" or "random"\n'
+    )
+
+
+def test_an_adapter_of_another_backbone_is_sampled_and_told(trained, capsys, tmp_path):
+    asked = ["--prompt", "a wug", "--out", str(tmp_path / "v"), "--steps", "1", "--frames", "1"]
+    capsys.readouterr()
+
+    assert cli.sample([str(trained), *asked]) == 0
+    video = f"{tmp_path / 'v/adapted/00-seed0.mp4'}: a wug"
+    assert capsys.readouterr() == (f"{video}\n", "")
+
+    asked[3] = str(tmp_path / "w")
+    assert cli.sample([str(trained), *asked, "--set", "backbone.seed=1"]) == 0
+    file = trained / "adapters/joint.safetensors"
+    assert capsys.readouterr().out.splitlines() == [
+        f"{file}: was trained on another denoiser, text, codec of the backbone",
+        f"{tmp_path / 'w/adapted/00-seed0.mp4'}: a wug",
+    ]
+
+
+def test_two_files_of_one_name_are_told(trained, capsys):
+    file = trained / "adapters/joint.safetensors"
+    assert refused(capsys, file, file) == (
+        "two files hold an adapter named 'joint'; each name can be on once\n"
+    )
+
+
+def test_an_adapter_whose_plugin_is_missing_names_file_and_kind(
+    table, jt_run, plugin_folder, capsys
+):
+    folder = plugin_folder(
+        own="""
+        from jtcore import hookimpl
+        from jtplugins.adapters.lora import LoRA
+
+        @hookimpl
+        def jt_adapters():
+            return {"own": LoRA}
+        """
+    )
+    table["adapter"]["joint"]["kind"] = "own"
+    file = jt_run(table, "--plugin-folder", str(folder)) / "adapters/joint.safetensors"
+    (folder / "own.py").unlink()
+
+    said = refused(capsys, file).splitlines()
+    assert said[0].startswith(f"{file}: adapters.kind: unknown adapter 'own'; ")
+
+
+def test_an_adapter_of_a_local_plugin_is_sampled_from_its_run(
+    table, jt_run, plugin_folder, tmp_path
+):
+    run = jt_run(table)
+
+    assert cli.sample([str(run), "--prompt", "a wug", "--out", str(tmp_path / "v")]) == 0
+
+    assert videos(tmp_path / "v/adapted") == videos(run / "samples/adapted")
