@@ -9,6 +9,7 @@ import attrs
 
 from jtcore.errors import JtError
 from jtcore.hints import option_types
+from jtcore.near import did_you_mean
 from jtcore.plugins import Plugins, load_plugins
 
 
@@ -35,8 +36,8 @@ def _details(plugins: Plugins, wanted: str) -> Iterator[str]:
     family, _, kind = wanted.rpartition(".")
     found = [f for f, kinds in plugins.families.items() if kind in kinds and family in ("", f)]
     if not found:
-        known = sorted(kind for kinds in plugins.families.values() for kind in kinds)
-        raise JtError(f"unknown kind {wanted!r}; there are {', '.join(known)}")
+        known = [kind for kinds in plugins.families.values() for kind in kinds]
+        raise JtError(f"unknown kind {wanted!r}; {did_you_mean(wanted, known)}")
     for family in found:
         spec = plugins.families[family][kind]
         origin = plugins.origins[plugins.providers[family, kind]]

@@ -11,6 +11,7 @@ from typing import Any
 import tomli_w
 
 from jtcore.errors import JtError
+from jtcore.near import nearest
 from jtcore.plugins import BUILT_IN
 
 Table = dict[str, Any]
@@ -29,8 +30,9 @@ def find_recipe(argument: str) -> Path:
     for candidate in (name, f"recipes/{name}"):
         if candidate in shipped:
             return shipped[candidate]
-    names = ", ".join(name.removeprefix("recipes/") for name in shipped)
-    raise JtError(f"no such file, nor a shipped recipe: {argument!r}; shipped are {names}")
+    names = [name.removeprefix("recipes/") for name in shipped]
+    hint = nearest(name, names) or f"shipped are {', '.join(names)}"
+    raise JtError(f"no such file, nor a shipped recipe: {argument!r}; {hint}")
 
 
 def read_table(path: Path, _above: tuple[Path, ...] = ()) -> Table:

@@ -72,12 +72,17 @@ def test_options_that_exclude_each_other_are_told(arguments, message, capsys):
     assert capsys.readouterr().err.splitlines()[-1] == f"jt-run: error: {message}"
 
 
-def test_a_recipe_that_is_nowhere_is_told_with_what_is_shipped(capsys):
+def test_a_recipe_that_is_nowhere_is_told_with_the_nearest_or_what_is_shipped(capsys):
     assert cli.run(["jointuner_pocket"]) == 2
+    assert capsys.readouterr().err == (
+        "no such file, nor a shipped recipe: 'jointuner_pocket';"
+        " did you mean 'jointtuner_pocket'?\n"
+    )
 
+    assert cli.run(["xyz"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("no such file, nor a shipped recipe: 'jointuner_pocket'; shipped are ")
-    assert "jointtuner_pocket" in said
+    assert said.startswith("no such file, nor a shipped recipe: 'xyz'; shipped are ")
+    assert "ablations/jointtuner_pocket" in said
 
 
 def test_a_shipped_recipe_is_found_by_name(tmp_path, monkeypatch, capsys):
@@ -284,3 +289,8 @@ def test_a_kind_can_be_named_with_its_family(capsys):
 def test_an_unknown_kind_is_told(capsys):
     assert cli.plugins(["losses.lora"]) == 2
     assert capsys.readouterr().err.startswith("unknown kind 'losses.lora'; there are ait, ")
+
+
+def test_a_kind_that_is_near_is_offered(capsys):
+    assert cli.plugins(["gloar"]) == 2
+    assert capsys.readouterr().err == "unknown kind 'gloar'; did you mean 'glora'?\n"
