@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jtcore.errors import JtError
-from jtcore.files import write_atomically
+from jtcore.files import write_text
 from jtcore.plugins import Plugins
 from jtcore.recipe import Recipe
 from jtcore.report import markdown_table
@@ -71,9 +71,8 @@ def write_table(folder: Path) -> str:
     writer.writerows([name, *(row.get(c, "") for c in columns)] for name, row in rows.items())
     shown = [[name, *(_shown(row.get(c)) for c in columns)] for name, row in rows.items()]
     table = "\n".join(markdown_table(["variant", *columns], shown))
-    for name, content in (("ablation.csv", text.getvalue()), ("ablation.md", table + "\n")):
-        with write_atomically(folder / name) as aside:
-            aside.write_text(content)
+    write_text(folder / "ablation.csv", text.getvalue())
+    write_text(folder / "ablation.md", table + "\n")
     return table
 
 

@@ -1,7 +1,6 @@
 """An experiment from beginning to end: encode, train, validate, sample, measure, report.
 
-The components of the backbone are loaded one after another and freed before the next, so that
-the text encoder and the codec never wait in memory beside the denoiser.
+Text encoder and codec are freed before the denoiser is loaded; only sampling has a codec beside it.
 """
 
 from collections.abc import Iterator, Mapping

@@ -27,6 +27,12 @@ def write_atomically(path: Path) -> Iterator[Path]:
     _flush(path.parent)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with write_atomically(path) as aside:
+        aside.write_text(text)
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove what killed writers left in a folder that nobody else writes to now."""
     for leftover in folder.rglob(".*.partial"):

@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from jtcore.data import Data, reference_files
 from jtcore.decode import timeline
-from jtcore.files import write_atomically
+from jtcore.files import write_text
 from jtcore.framing import fit
 from jtcore.media import SHORT_SIDE, contact_sheet, read_thumbnails, write_video
 from jtcore.page import Table, write_page
@@ -34,10 +34,11 @@ def write_report(run: Run, recipe: Recipe) -> None:
     if pairs:
         references = _write_references(run, recipe)
         _write_contact_sheet(run, recipe, pairs)
-    _write(run.folder / "report.md", _markdown(title, facts, command, tables, pairs))
+    lines = _markdown(title, facts, command, tables, pairs)
+    write_text(run.folder / "report.md", "\n".join(lines) + "\n")
     enlarged = recipe.sample is not None and min(recipe.sample.size) < SHORT_SIDE
     page = write_page(title, facts, command, tables, references, pairs, enlarged)
-    _write(run.folder / "report.html", page)
+    write_text(run.folder / "report.html", "\n".join(page) + "\n")
 
 
 def _circumstances(run: Run, recipe: Recipe) -> str:
@@ -149,8 +150,3 @@ def _write_contact_sheet(run: Run, recipe: Recipe, pairs: Sequence[Pair]) -> Non
         label = f"{entry['model']}, seed {entry['seed']}: {entry['prompt']}"
         rows.append((label, [read_thumbnails(run.samples / entry["file"])]))
     contact_sheet(run.samples / "contact_sheet.png", rows)
-
-
-def _write(path: Path, lines: Iterator[str]) -> None:
-    with write_atomically(path) as aside:
-        aside.write_text("\n".join(lines) + "\n")

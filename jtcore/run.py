@@ -13,7 +13,7 @@ from typing import Any
 from attrs import frozen
 
 from jtcore.errors import JtError
-from jtcore.files import write_atomically
+from jtcore.files import write_text
 from jtcore.plugins import Plugins
 from jtcore.provenance import circumstances
 from jtcore.recipe import Recipe, recipe_table
@@ -127,5 +127,4 @@ def read_json(path: Path) -> Any | None:
 
 
 def write_json(path: Path, value: Mapping[str, Any] | list) -> None:
-    with write_atomically(path) as aside:
-        aside.write_text(json.dumps(value, indent=2) + "\n")
+    write_text(path, json.dumps(value, indent=2) + "\n")

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from jtcore.errors import JtError
-from jtcore.files import write_atomically
+from jtcore.files import write_atomically, write_text
 from jtcore.media import write_video
 
 from .captions import caption, sentence
@@ -44,10 +44,10 @@ def draw(
         for index, scene in enumerate(subjects):
             _write_picture(folder / "subject" / f"{index:02}.png", render([scene], 1)[0])
             words = sentence(NAME, scene.sprite.name, "stays", scene.anchor, scene.background.words)
-            _write_text(folder / "subject" / f"{index:02}.txt", words)
+            write_text(folder / "subject" / f"{index:02}.txt", f"{words}\n")
         for index, scene in enumerate(motions):
             _write_video(folder / "motion" / f"{index:02}.mp4", render([scene])[0])
-            _write_text(folder / "motion" / f"{index:02}.txt", caption(scene))
+            write_text(folder / "motion" / f"{index:02}.txt", f"{caption(scene)}\n")
 
 
 Scenes = tuple[list[Scene], list[Scene]]  # of the subject, of the motion
@@ -140,8 +140,3 @@ def _write_video(path: Path, pixels: np.ndarray) -> None:  # (3, F, H, W) in [-1
 def _enlarged(pixels: np.ndarray) -> np.ndarray:  # (3, F, H, W) -> bytes (F, 8 H, 8 W, 3)
     shown = ((pixels + 1) * 127.5).round().clip(0, 255).astype(np.uint8).transpose(1, 2, 3, 0)
     return np.ascontiguousarray(shown.repeat(ENLARGED, 1).repeat(ENLARGED, 2))
-
-
-def _write_text(path: Path, words: str) -> None:
-    with write_atomically(path) as aside:
-        aside.write_text(words + "\n")
