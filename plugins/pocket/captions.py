@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 from attrs import frozen
 
+from .creatures import PARTS, Creature
 from .motions import ANCHORS, HELD_OUT, PHRASES
-from .sprites import COLOURS, GROUNDS, PATTERNS, SHAPES
+from .sprites import GROUNDS, PATTERNS, SHAPES, Sprite
+from .tones import COLOURS
 from .world import Scene
 
 RARE = (
@@ -21,6 +23,9 @@ class CaptionNoise:
 
     empty: float = 0.12
     rare: float = 0.04  # of each of look, shape, motion and background: a rare word in its place
+    part: float = 0.1  # of each part of a creature
+    layout: float = 0.1  # all of its parts
+    background: float = 0.08
     place: float = 0.0
 
 
@@ -41,20 +46,31 @@ def noisy_caption(scene: Scene, noise: CaptionNoise, rng: np.random.Generator) -
         return ""
     phrases = _phrases(scene)
     phrase = phrases[rng.integers(len(phrases))]
-    parts = [scene.sprite.look, scene.sprite.name, phrase, scene.background.words]
+    name = _noisy_name(scene.sprite, noise, rng)
+    parts = [scene.sprite.look, name, phrase, scene.background.words]
     for index in np.flatnonzero(rng.random(len(parts)) < noise.rare):
         rare = RARE[rng.integers(len(RARE))]
         parts[index] = f"moves {rare}" if index == 2 and rng.random() < 0.5 else rare
     look, name, motion, background = parts
     anchor = "" if rng.random() < noise.place else scene.anchor
+    background = "" if rng.random() < noise.background else background
     return sentence(look, name, motion, anchor, background)
 
 
-def sentence(look: str, name: str, motion: str, anchor: str, background: str) -> str:
-    """One caption of the grammar; an empty `anchor` leaves the place unsaid."""
-    place = f"at {anchor} " if anchor else ""
+def _noisy_name(sprite: Sprite, noise: CaptionNoise, rng: np.random.Generator) -> str:
+    """The name with some parts, or all, unsaid."""
+    if not isinstance(sprite, Creature) or rng.random() < noise.layout:
+        return sprite.kind
+    said = [part for part in sprite.parts if rng.random() >= noise.part]
+    return " ".join((*said, sprite.kind))
+
+
+def sentence(look: str, name: str, motion: str, anchor: str = "", background: str = "") -> str:
+    """One caption of the grammar; an empty `anchor` or `background` is left unsaid."""
+    place = f"at {anchor}" if anchor else ""
+    ground = f"on {background}" if background else ""
     article = "an" if look[0] in "aeiou" else "a"
-    return f"{article} {look} {name} {motion} {place}on {background}"
+    return " ".join(filter(None, (article, look, name, motion, place, ground)))
 
 
 def vocabulary() -> list[str]:
@@ -66,6 +82,7 @@ def vocabulary() -> list[str]:
         "a an and at on creature",
         *COLOURS,
         *SHAPES,
+        *(part for kind in PARTS.values() for part in kind),
         *GROUNDS,
         *PATTERNS,
         *ANCHORS,

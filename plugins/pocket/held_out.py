@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from .creatures import Creature, assemble, differing_cells
 from .motions import HELD_OUT as HELD_OUT_MOTIONS
-from .sprites import Creature, Shape, Sprite
+from .sprites import Shape, Sprite
 
 NEAR = 3  # of 15 cells: a layout that differs from a held-out one in no more is held out too
 
-SUBJECTS = {
-    "blick": Creature(("..b", "aea", "aab", ".aa", "a.b"), ("red", "white")),
-    "dax": Creature(("b.a", ".ea", "bab", "aaa", ".b."), ("green", "orange")),
+NAMEABLE = {  # put together of parts that pretraining knows, in combinations that it does not
+    "blick": assemble("eared snouted belted tailed", ("red", "white")),
+    "dax": assemble("horned narrow aproned booted", ("green", "orange")),
+    "wug": assemble("crowned masked winged rooted", ("yellow", "purple")),
+    "zot": assemble("maned cheeky ribbed toed", ("white", "pink")),
+}
+NAMELESS = {  # of rows that no word means
     "fep": Creature((".aa", "beb", "a.a", "abb", "a.."), ("blue", "yellow")),
     "gorp": Creature(("a.b", "aeb", ".ab", "baa", "b.a"), ("pink", "green")),
     "lunk": Creature(("aab", ".ea", "bba", ".ab", "bb."), ("purple", "white")),
-    "wug": Creature(("b..", "bea", "..a", "abb", "aab"), ("yellow", "purple")),
     "tove": Creature((".ba", "ae.", "aba", "b.a", "ba."), ("orange", "blue")),
-    "zot": Creature(("bba", "aeb", "a.b", ".bb", "a.a"), ("white", "pink")),
 }
+SUBJECTS = NAMEABLE | NAMELESS
 PAIRS = {frozenset(subject.colours) for subject in SUBJECTS.values()}
 COMBINATIONS = {  # (colour, shape): each word is common, only together they are unseen
     ("pink", "ring"),
@@ -35,11 +39,6 @@ def is_held_out(sprite: Sprite) -> bool:
     layouts = (subject.rows for subject in SUBJECTS.values())
     near = any(differing_cells(sprite.rows, rows) <= NEAR for rows in layouts)
     return near or frozenset(sprite.colours) in PAIRS
-
-
-def differing_cells(rows: tuple[str, ...], others: tuple[str, ...]) -> int:
-    """How many cells of the drawn halves differ."""
-    return sum(a != b for a, b in zip("".join(rows), "".join(others), strict=True))
 
 
 def assert_is_seen(sprite: Sprite, motion: str) -> None:

@@ -12,9 +12,9 @@ from .world import FRAMES
 class Plan:
     """A pretraining; the defaults made the shipped weights"""
 
-    image_steps: int = field(default=1000, validator=ge(0))
+    image_steps: int = field(default=1800, validator=ge(0))
     growing_steps: int = field(default=1400, validator=ge(0))  # while clips grow to full length
-    video_steps: int = field(default=3900, validator=ge(0))
+    video_steps: int = field(default=5300, validator=ge(0))
     image_batch: int = field(default=32, validator=gt(0))
     video_batch: int = field(default=16, validator=gt(0))  # shorter clips: more of them
     image_share: float = 0.2  # of the steps after the first phase
@@ -22,11 +22,11 @@ class Plan:
     lr: float = 3e-3  # of AdamW, for all else
     ema: float = 0.998
     warm_up: int = 50
-    decay: int = field(default=2000, validator=gt(0))  # the last steps, linearly to zero
+    decay: int = field(default=2800, validator=gt(0))  # the last steps, linearly to zero
     jitter: float = 0.25  # px off the anchors at first
-    wide_jitter: float = 0.6  # px off the anchors at last
-    unplaced: float = 0.25  # of the captions say no position at last
-    widening: int = field(default=1200, validator=gt(0))  # the last steps, places grow freer
+    wide_jitter: float = 0.75  # px off the anchors at last
+    unplaced: float = 0.3  # of the captions say no position at last
+    widening: int = field(default=2800, validator=gt(0))  # the last steps, places grow freer
     codec_clips: int = field(default=1024, validator=gt(1))
 
     @property

@@ -1,4 +1,4 @@
-"""What can be seen: coloured shapes, two-coloured pixel creatures and backgrounds."""
+"""What can be seen: coloured shapes, creatures and backgrounds."""
 
 from __future__ import annotations
 
@@ -8,20 +8,9 @@ import numpy as np
 from attrs import field, frozen
 from attrs.validators import in_
 
-SIDE = 10  # px, the square that a sprite is drawn in
-FINE = 4  # template points per px, so that a quarter of a pixel is exact
-CELLS = 5  # a creature is CELLS x CELLS cells, mirrored left to right
+from .creatures import Creature
+from .tones import COLOURS, FINE, SIDE, paint
 
-COLOURS = {
-    "red": (230, 40, 40),
-    "orange": (250, 140, 20),
-    "yellow": (245, 230, 60),
-    "green": (70, 210, 60),
-    "blue": (60, 100, 250),
-    "purple": (170, 70, 230),
-    "pink": (255, 150, 205),
-    "white": (250, 250, 250),
-}
 GROUNDS = {
     "gray": (110, 110, 110),
     "black": (12, 12, 12),
@@ -33,7 +22,6 @@ GROUNDS = {
 }
 PATTERNS = ("plain", "checkered", "striped", "dotted")
 SHAPES = ("ball", "square", "triangle", "cross", "ring", "moon")
-EYE = (15, 15, 15)
 CONTRAST = 26  # how much lighter the second tone of a patterned background is, of 255
 
 
@@ -45,6 +33,10 @@ class Shape:
     colour: str = field(validator=in_(COLOURS))
 
     @property
+    def kind(self) -> str:
+        return self.name
+
+    @property
     def look(self) -> str:
         return self.colour
 
@@ -52,32 +44,6 @@ class Shape:
         self,
     ) -> np.ndarray:  # (4, S, S) in [0, 1]: red, green, blue, each times alpha; alpha
         return paint(COLOURS[self.colour], _mask(self.name))
-
-
-@frozen
-class Creature:
-    """A mirrored pixel creature: `rows` hold its left half and its middle column
-
-    `a` and `b` are cells of the first and of the second colour, `e` eyes, `.` what is left out.
-    """
-
-    rows: tuple[str, ...]
-    colours: tuple[str, str]
-
-    @property
-    def name(self) -> str:
-        return "creature"
-
-    @property
-    def look(self) -> str:
-        return " and ".join(self.colours)
-
-    def template(self) -> np.ndarray:  # (4, S, S), as Shape.template
-        tones = {"a": COLOURS[self.colours[0]], "b": COLOURS[self.colours[1]], "e": EYE}
-        cells = np.array([list(row + row[-2::-1]) for row in self.rows])  # (CELLS, CELLS)
-        step = SIDE * FINE // CELLS
-        fine = cells.repeat(step, 0).repeat(step, 1)
-        return sum(paint(tone, (fine == cell).astype(np.float32)) for cell, tone in tones.items())
 
 
 Sprite = Shape | Creature
@@ -97,11 +63,6 @@ class Background:
     def pixels(self, size: int) -> np.ndarray:  # (3, size, size) in [0, 1]
         dark = np.array(GROUNDS[self.colour], np.float32)[:, None, None]
         return (dark + CONTRAST * _pattern(self.pattern, size)) / 255
-
-
-def paint(tone: tuple[int, int, int], mask: np.ndarray) -> np.ndarray:
-    """The template (4, S, S) of one `tone` where `mask` (S, S) is 1."""
-    return np.stack([mask * (level / 255) for level in tone] + [mask]).astype(np.float32)
 
 
 @cache

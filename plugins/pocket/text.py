@@ -9,7 +9,7 @@ from .captions import vocabulary
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, T5EncoderModel
 
-LENGTH = 16  # tokens of a prompt, the end of sequence included
+LENGTH = 20  # tokens of a prompt, the end of sequence included
 WIDTH = 64
 SPECIAL = ("<pad>", "</s>", "<unk>")
 

@@ -8,25 +8,16 @@ import numpy as np
 from attrs import field, frozen
 from attrs.validators import in_
 
-from .held_out import SUBJECTS, assert_is_seen, differing_cells, is_held_out
+from .creatures import Creature, differing_cells, draw_assembled, draw_colours, draw_nameless
+from .held_out import SUBJECTS, assert_is_seen, is_held_out
 from .motions import ANCHORS, HELD_OUT, PERIOD, PHRASES, path
-from .sprites import (
-    CELLS,
-    COLOURS,
-    FINE,
-    GROUNDS,
-    PATTERNS,
-    SHAPES,
-    SIDE,
-    Background,
-    Creature,
-    Shape,
-    Sprite,
-)
+from .sprites import GROUNDS, PATTERNS, SHAPES, Background, Shape, Sprite
+from .tones import COLOURS, FINE, SIDE
 
 SIZE = 24  # px, height and width of a frame
 FRAMES = PERIOD  # of a whole clip
-CREATURES = 0.4  # share of creatures among the sprites of pretraining
+CREATURES = 0.6  # share of creatures among the sprites of pretraining
+NAMELESS = 0.2  # share of layouts without words among them
 
 
 @frozen
@@ -87,16 +78,10 @@ def draw_sprite(rng: np.random.Generator) -> Sprite:
 
 
 def draw_creature(rng: np.random.Generator, colours: tuple[str, str] | None = None) -> Creature:
-    """A creature with a random layout: a core with eyes, other cells at random."""
-    while True:
-        cells = rng.choice(list(".ab"), size=(CELLS, CELLS // 2 + 1), p=(0.3, 0.4, 0.3))
-        cells[1:4, -1] = np.where(cells[1:4, -1] == ".", "a", cells[1:4, -1])
-        cells[1, 1] = "e"
-        if (cells == "b").sum() >= 3 and (cells == "a").sum() >= 3:
-            break
-    first, second = rng.permutation(len(COLOURS))[:2]
-    names = list(COLOURS)
-    return Creature(tuple("".join(row) for row in cells), colours or (names[first], names[second]))
+    """A creature of parts, or sometimes one whose layout has no words."""
+    colours = colours or draw_colours(rng)
+    nameless = rng.random() < NAMELESS
+    return draw_nameless(rng, colours) if nameless else draw_assembled(rng, colours)
 
 
 def look_alikes(name: str, count: int, rng: np.random.Generator) -> list[Creature]:
