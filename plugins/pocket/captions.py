@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from attrs import frozen
 
-from .creatures import PARTS, Creature
+from .creatures import PARTS, TRIMS, Creature
 from .motions import ANCHORS, HELD_OUT, PHRASES
 from .sprites import GROUNDS, PATTERNS, SHAPES, Sprite
 from .tones import COLOURS
@@ -66,10 +66,10 @@ def _noisy_name(sprite: Sprite, noise: CaptionNoise, rng: np.random.Generator) -
 
 
 def sentence(look: str, name: str, motion: str, anchor: str = "", background: str = "") -> str:
-    """One caption of the grammar; an empty `anchor` or `background` is left unsaid."""
+    """One caption of the grammar; an empty `look`, `anchor` or `background` is left unsaid."""
     place = f"at {anchor}" if anchor else ""
     ground = f"on {background}" if background else ""
-    article = "an" if look[0] in "aeiou" else "a"
+    article = "an" if (look or name)[0] in "aeiou" else "a"
     return " ".join(filter(None, (article, look, name, motion, place, ground)))
 
 
@@ -79,8 +79,9 @@ def vocabulary() -> list[str]:
         phrase for named in (PHRASES, HELD_OUT) for among in named.values() for phrase in among
     ]
     texts = [
-        "a an and at on creature",
+        "a an at on creature",
         *COLOURS,
+        *TRIMS.values(),
         *SHAPES,
         *(part for kind in PARTS.values() for part in kind),
         *GROUNDS,

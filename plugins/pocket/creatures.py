@@ -12,15 +12,15 @@ from .tones import COLOURS, EYE, FINE, SIDE, paint
 
 CELLS = 5  # a creature is CELLS x CELLS cells, mirrored left to right
 
+TRIMS = {colour: f"{colour}-trimmed" for colour in COLOURS}  # the words for a second colour
+
 PARTS = {  # from top to bottom: the rows of each
     "crown": {
-        "bald": ("...",),
         "horned": ("b..",),
         "eared": (".b.",),
         "tufted": ("..b",),
         "crowned": ("b.b",),
         "hatted": (".bb",),
-        "helmed": ("aaa",),
         "maned": ("bba",),
     },
     "face": {
@@ -28,22 +28,17 @@ PARTS = {  # from top to bottom: the rows of each
         "masked": ("beb",),
         "cheeky": ("bea",),
         "snouted": ("aeb",),
-        "narrow": (".ea",),
         "beaked": (".eb",),
     },
     "body": {
         "stout": ("aaa", "aaa"),
         "belted": ("aaa", "bbb"),
         "collared": ("bbb", "aaa"),
-        "aproned": ("aab", "aab"),
         "winged": ("baa", ".aa"),
         "ribbed": ("bab", "bab"),
-        "slender": (".aa", ".ba"),
         "speckled": ("aba", "baa"),
     },
     "legs": {
-        "footed": ("b..",),
-        "legged": (".a.",),
         "tailed": ("..b",),
         "clawed": ("b.b",),
         "booted": (".b.",),
@@ -76,7 +71,8 @@ class Creature:
 
     @property
     def look(self) -> str:
-        return " and ".join(self.colours)
+        body, trim = self.colours
+        return f"{body} {TRIMS[trim]}"
 
     def template(self) -> np.ndarray:  # (4, S, S), as Shape.template
         tones = {"a": COLOURS[self.colours[0]], "b": COLOURS[self.colours[1]], "e": EYE}

@@ -10,7 +10,7 @@ NEAR = 3  # of 15 cells: a layout that differs from a held-out one in no more is
 
 NAMEABLE = {  # put together of parts that pretraining knows, in combinations that it does not
     "blick": assemble("eared snouted belted tailed", ("red", "white")),
-    "dax": assemble("horned narrow aproned booted", ("green", "orange")),
+    "dax": assemble("horned beaked collared booted", ("green", "orange")),
     "wug": assemble("crowned masked winged rooted", ("yellow", "purple")),
     "zot": assemble("maned cheeky ribbed toed", ("white", "pink")),
 }

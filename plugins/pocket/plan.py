@@ -12,9 +12,12 @@ from .world import FRAMES
 class Plan:
     """A pretraining; the defaults made the shipped weights"""
 
+    standing_steps: int = field(
+        default=800, validator=ge(0)
+    )  # of the images: all stays, on anchors
     image_steps: int = field(default=1800, validator=ge(0))
     growing_steps: int = field(default=1400, validator=ge(0))  # while clips grow to full length
-    video_steps: int = field(default=5300, validator=ge(0))
+    video_steps: int = field(default=5000, validator=ge(0))
     image_batch: int = field(default=32, validator=gt(0))
     video_batch: int = field(default=16, validator=gt(0))  # shorter clips: more of them
     image_share: float = 0.2  # of the steps after the first phase

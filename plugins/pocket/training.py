@@ -82,7 +82,9 @@ def draw_clips(
     freedom = plan.freedom(step)
     jitter = plan.jitter + freedom * (plan.wide_jitter - plan.jitter)
     noise = CaptionNoise(place=freedom * plan.unplaced)
-    scenes = [draw_scene(rng, jitter) for _ in range(batch)]
+    motion = "stays" if step < plan.standing_steps else None
+    anchor = "mid" if step < plan.centred_steps else None
+    scenes = [draw_scene(rng, jitter, motion, anchor) for _ in range(batch)]
     captions = [noisy_caption(scene, noise, rng) for scene in scenes]
     return torch.from_numpy(render(scenes, frames)), captions
 

@@ -16,7 +16,7 @@ from .tones import COLOURS, FINE, SIDE
 
 SIZE = 24  # px, height and width of a frame
 FRAMES = PERIOD  # of a whole clip
-CREATURES = 0.6  # share of creatures among the sprites of pretraining
+CREATURES = 0.65  # share of creatures among the sprites of pretraining
 NAMELESS = 0.2  # share of layouts without words among them
 
 
@@ -55,13 +55,15 @@ def coverage(centre: np.ndarray) -> np.ndarray:  # (...) px -> (..., SIZE, S)
     return np.clip(overlap, 0, None).astype(np.float32)
 
 
-def draw_scene(rng: np.random.Generator, jitter: float, motion: str | None = None) -> Scene:
+def draw_scene(
+    rng: np.random.Generator, jitter: float, motion: str | None = None, anchor: str | None = None
+) -> Scene:
     """Draw a scene of pretraining's distribution, its place within `jitter` px of an anchor."""
     sprite = draw_sprite(rng)
     scene = Scene(
         sprite=sprite,
         motion=motion or _pick(rng, PHRASES),
-        anchor=_pick(rng, ANCHORS),
+        anchor=anchor or _pick(rng, ANCHORS),
         background=draw_background(rng),
         jitter=tuple(rng.uniform(-jitter, jitter, 2)),
     )
