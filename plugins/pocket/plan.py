@@ -12,10 +12,9 @@ from .world import FRAMES
 class Plan:
     """A pretraining; the defaults made the shipped weights"""
 
-    standing_steps: int = field(
-        default=800, validator=ge(0)
-    )  # of the images: all stays, on anchors
-    image_steps: int = field(default=1800, validator=ge(0))
+    centred_steps: int = field(default=1500, validator=ge(0))  # all stands in the middle
+    standing_steps: int = field(default=2300, validator=ge(0))  # till then, all stands somewhere
+    image_steps: int = field(default=2900, validator=ge(0))  # till then, clips have one frame
     growing_steps: int = field(default=1400, validator=ge(0))  # while clips grow to full length
     video_steps: int = field(default=5000, validator=ge(0))
     image_batch: int = field(default=32, validator=gt(0))
