@@ -1,38 +1,61 @@
-"""Ablations: a base recipe and variants laid over it, one run each, one table at the end."""
+"""Ablations: a base recipe and variants laid over it, one run for each variant and seed."""
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
-from typing import Any
+
+from attrs import evolve, frozen
 
 from jtcore.errors import JtError
-from jtcore.files import write_text
 from jtcore.plugins import Plugins
 from jtcore.recipe import Recipe
-from jtcore.report import markdown_table
 from jtcore.run import fill_folder, new_folder, read_json, write_json
-from jtcore.structure import name_problems
+from jtcore.structure import INTEGERS, name_problems
 from jtcore.tables import Table, overlay
 
 INDEX = "ablation.json"
 
 
+@frozen
+class Trial:
+    """One run of an ablation: a variant, and the recipe's seed where the ablation sets it."""
+
+    variant: str
+    seed: int | None = None
+
+    @property
+    def folder(self) -> str:
+        return self.variant if self.seed is None else f"{self.variant}-seed{self.seed}"
+
+
 def variants(table: Table) -> dict[str | None, Table]:
     """Each variant's table by name; a plain recipe is one variant without a name."""
     table = dict(table)
-    overlays = table.pop("variant", None)
+    overlays, seeds = table.pop("variant", None), table.pop("seeds", None)
+    if overlays is None and seeds is not None:
+        raise JtError("seeds: expected tables [variant.NAME] beside it; a recipe has a seed")
     if overlays is None:
         return {None: table}
     if not isinstance(overlays, Mapping) or not overlays:
         raise JtError("variant: expected tables [variant.NAME]")
-    problems = name_problems(overlays, "variant")
-    problems += [
-        f"variant.{n}: expected a table" for n, v in overlays.items() if not isinstance(v, Mapping)
-    ]
+    problems = [*name_problems(overlays, "variant"), *_seed_problems(seeds)]
+    for name, above in overlays.items():
+        if not isinstance(above, Mapping):
+            problems.append(f"variant.{name}: expected a table")
+        elif seeds is not None and "seed" in above:
+            problems.append(f"variant.{name}.seed: the ablation's seeds take its place; remove one")
     if problems:
         raise JtError(problems)
     return {name: overlay(table, above) for name, above in overlays.items()}
+
+
+def trials(table: Table) -> list[Trial]:
+    """Every variant with every seed, in the order of the runs; none where it is no ablation.
+
+    Seed by seed: where it stops early, variants have been run with the same seeds.
+    """
+    pairs = product(table.get("seeds", [None]), table.get("variant", ()))
+    return [Trial(variant, seed) for seed, variant in pairs]
 
 
 def create(
@@ -41,49 +64,49 @@ def create(
     settings: Sequence[str],
     recipes: Mapping[str, Recipe],
     plugins: Mapping[str, Plugins],
+    wanted: Sequence[Trial],
 ) -> None:
-    """Make the folder of an ablation with a run directory for each variant, whole at once.
+    """Make the folder of an ablation with a run directory for each trial, whole at once.
 
     Raises FolderExistsError where it is there already.
     """
     with new_folder(folder) as aside:
-        for name, recipe in recipes.items():
-            (aside / name).mkdir()
-            fill_folder(aside / name, path, settings, recipe, plugins[name])
-        write_json(aside / INDEX, {"variants": list(recipes)})
+        for trial in wanted:
+            recipe = recipes[trial.variant]
+            if trial.seed is not None:
+                recipe = evolve(recipe, seed=trial.seed)
+            (aside / trial.folder).mkdir()
+            fill_folder(aside / trial.folder, path, settings, recipe, plugins[trial.variant])
+        write_json(aside / INDEX, _index(wanted))
+
+
+def read_trials(folder: Path) -> list[Trial]:
+    """The trials of an ablation's folder in order; none where it is not one."""
+    index = read_json(folder / INDEX) or {"runs": []}
+    if "variants" in index:
+        return [Trial(name) for name in index["variants"]]
+    return [Trial(run["variant"], run["seed"]) for run in index["runs"]]
 
 
 def run_folders(folder: Path) -> list[Path]:
     """The run directories of an ablation in order; none where it is not one."""
-    index = read_json(folder / INDEX)
-    return [folder / name for name in index["variants"]] if index else []
+    return [folder / trial.folder for trial in read_trials(folder)]
 
 
-def write_table(folder: Path) -> str:
-    """Write `ablation.csv` and `ablation.md`: a row for each variant. Returns the table."""
-    rows = {
-        run.name: _numbers(read_json(run / "metrics.json") or {}) for run in run_folders(folder)
+def _index(wanted: Sequence[Trial]) -> dict[str, list]:
+    if all(trial.seed is None for trial in wanted):
+        return {"variants": [trial.variant for trial in wanted]}
+    return {
+        "runs": [
+            {"folder": trial.folder, "variant": trial.variant, "seed": trial.seed}
+            for trial in wanted
+        ]
     }
-    columns = list(dict.fromkeys(name for row in rows.values() for name in row))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["variant", *columns])
-    writer.writerows([name, *(row.get(c, "") for c in columns)] for name, row in rows.items())
-    shown = [[name, *(_shown(row.get(c)) for c in columns)] for name, row in rows.items()]
-    table = "\n".join(markdown_table(["variant", *columns], shown))
-    write_text(folder / "ablation.csv", text.getvalue())
-    write_text(folder / "ablation.md", table + "\n")
-    return table
 
 
-def _numbers(results: Mapping[str, Any]) -> dict[str, float]:
-    """What is compared of a run: changes of the held-out losses, and metrics of its samples."""
-    losses = {
-        f"{name} loss change": row["change"] for name, row in results.get("validation", {}).items()
-    }
-    adapted = results.get("metrics", {}).get("adapted", {})
-    return losses | {name: value["mean"] for name, value in adapted.items()}
-
-
-def _shown(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+def _seed_problems(seeds: object) -> Iterator[str]:
+    if seeds is None:
+        return
+    whole = isinstance(seeds, list) and all(type(s) is int and s in INTEGERS for s in seeds)
+    if not whole or not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        yield f"seeds: expected a list of different whole numbers from 0, got {seeds!r}"

@@ -14,6 +14,7 @@ from attrs import evolve
 
 from jtcore import ablation
 from jtcore.check import check
+from jtcore.comparison import write_tables
 from jtcore.errors import Interrupted, JtError
 from jtcore.experiment import conduct
 from jtcore.files import remove_leftovers
@@ -40,16 +41,20 @@ def start(
 ) -> None:
     """Begin what a recipe or an ablation says, in a new folder. Raises JtError, Interrupted."""
     path = find_recipe(argument)
-    recipes, plugins = checked(_table(path, settings, folders))
-    proceed(_create(out, path, settings, recipes, plugins), quiet)
+    table = _table(path, settings, folders)
+    recipes, plugins = checked(table)
+    trials = ablation.trials(table)
+    proceed(_create(out, path, settings, recipes, plugins, trials), quiet)
 
 
 def check_only(argument: str, settings: Sequence[str], folders: Sequence[str]) -> None:
     """Check a recipe, or every variant of an ablation, and train nothing. Raises JtError."""
-    recipes, plugins = checked(_table(find_recipe(argument), settings, folders))
+    table = _table(find_recipe(argument), settings, folders)
+    recipes, plugins = checked(table)
     for broken in dict.fromkeys(b for each in plugins.values() for b in each.broken):
         print(f"broken plugin {broken.name}: {broken.error}")
     what = "recipe" if None in recipes else f"{len(recipes)} variants"
+    what += f" with {len(table['seeds'])} seeds" if "seeds" in table else ""
     print(f"{argument}: {what} checked, no problem found")
 
 
@@ -98,19 +103,20 @@ def _create(
     settings: Sequence[str],
     recipes: Mapping[str | None, Recipe],
     plugins: Mapping[str | None, Plugins],
+    trials: Sequence[ablation.Trial],
 ) -> Path:
     """Make the folder of a run or an ablation; without `out`, the next that nobody else takes."""
     folder = out or free_folder(RUNS, path.stem)
     try:
-        if None not in recipes:
-            ablation.create(folder, path, settings, recipes, plugins)
+        if trials:
+            ablation.create(folder, path, settings, recipes, plugins, trials)
         else:
             with new_folder(folder) as aside:
                 fill_folder(aside, path, settings, recipes[None], plugins[None])
     except FolderExistsError:
         if out:
             raise
-        return _create(out, path, settings, recipes, plugins)
+        return _create(out, path, settings, recipes, plugins, trials)
     return folder
 
 
@@ -122,7 +128,7 @@ def _proceed_ablation(folder: Path, runs: Sequence[Run], stop: Stop) -> None:
             _proceed_run(run, stop)
         except JtError as error:
             problems += [f"variant.{run.folder.name}: {problem}" for problem in error.problems]
-    runs[0].say(ablation.write_table(folder))
+    runs[0].say(write_tables(folder))
     if problems:
         raise JtError(problems)
 

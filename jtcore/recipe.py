@@ -10,7 +10,7 @@ from jtcore.data import Data
 from jtcore.errors import JtError
 from jtcore.near import did_you_mean
 from jtcore.plugins import Plugins
-from jtcore.structure import Component, component, structure, unstructure
+from jtcore.structure import Component, component, lines, structure, unstructure
 
 On = Literal["image", "video", "all"]
 Problems = Iterator[str]  # each with its path
@@ -77,7 +77,7 @@ class Stage:
 class Sampling:
     """What is generated, from the backbone alone and with the adapters."""
 
-    prompts: tuple[str, ...] = field(validator=min_len(1))
+    prompts: tuple[str, ...] = lines(validator=min_len(1))
     frames: int = field(validator=ge(1))
     size: tuple[int, int] = field(validator=_SIZE)  # height, width
     steps: int = field(default=50, validator=ge(1))

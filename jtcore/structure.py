@@ -11,6 +11,7 @@ from attrs import frozen
 
 from jtcore.errors import JtError
 from jtcore.hints import is_optional, option_types, without_none
+from jtcore.lines import read_lines
 from jtcore.near import nearest
 from jtcore.plugins import Plugins
 
@@ -32,6 +33,11 @@ def component(family: str, *, inline: bool = False, **options) -> Any:
     `inline` means that its keys stand in the table of the class that has the field.
     """
     return attrs.field(metadata={"family": family, "inline": inline}, **options)
+
+
+def lines(**options) -> Any:
+    """An attrs field of strings that may also be given as the path of a text file, one a line."""
+    return attrs.field(metadata={"lines": True}, **options)
 
 
 def structure(cls: type, table: Mapping[str, Any], plugins: Plugins) -> Any:
@@ -160,7 +166,13 @@ class _Structuring:
         if field.name not in table:
             missing = field.default is attrs.NOTHING
             return self._problem(place, "missing") if missing else attrs.NOTHING
-        return self._value(hint, table.pop(field.name), place, family)
+        value = table.pop(field.name)
+        if field.metadata.get("lines") and isinstance(value, str):
+            try:
+                value = read_lines(value)
+            except JtError as error:
+                return self._problem(place, str(error))
+        return self._value(hint, value, place, family)
 
     def _value(self, hint: Any, value: Any, path: str, family: str | None = None) -> Any:
         """A value of the hinted type, without coercion but for int to float."""

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from jtcore import JtError, cli
-from jtcore.ablation import variants
+from jtcore.ablation import Trial, trials, variants
 from jtcore.recipe import build_recipe
+from jtcore.statistics import mean_interval, paired_difference
 from jtcore.tables import read_table
 
 
@@ -152,3 +153,160 @@ def test_a_variant_may_have_plugins_of_its_own(ablation, jt_run, plugin_folder, 
     own["stage"]["joint"]["branch"]["joint"]["losses"]["motion"]["kind"] = "own"
 
     assert (jt_run(ablation) / "no_ait/result.json").is_file()
+
+
+@pytest.fixture
+def grid(ablation) -> dict:
+    """Three variants with two seeds each."""
+    return ablation | {"seeds": [0, 5]}
+
+
+CONSISTENCY = "consistency.temporal_consistency"
+
+
+def test_every_variant_is_run_with_every_seed(grid, jt_run):
+    out = jt_run(grid)
+
+    names = ("full", "no_ait", "unmeasured")
+    runs = [(f"{name}-seed{seed}", name, seed) for seed in (0, 5) for name in names]
+    assert json.loads((out / "ablation.json").read_text()) == {
+        "runs": [{"folder": f, "variant": v, "seed": s} for f, v, s in runs]
+    }
+    assert [(row["variant"], row["seed"]) for row in rows(out)] == [(v, str(s)) for _, v, s in runs]
+    for folder, _, seed in runs:
+        resolved = read_table(out / folder / "recipe.resolved.toml")
+        assert (resolved["seed"], resolved["sample"]["seeds"]) == (seed, [0])
+        assert json.loads((out / folder / "run.json").read_text())["seed"] == seed
+        assert (out / folder / "result.json").is_file()
+
+
+def test_a_run_of_a_grid_is_the_run_of_its_variant_and_seed(grid, jt_run):
+    alone = deepcopy(grid)
+    del alone["seeds"]
+    alone["variant"] = {"no_ait": alone["variant"]["no_ait"] | {"seed": 5}}
+    adapter = "adapters/joint.safetensors"
+
+    one = jt_run(grid) / "no_ait-seed5" / adapter
+    other = jt_run(alone, name="alone") / "no_ait" / adapter
+
+    assert one.read_bytes() == other.read_bytes()
+
+
+def shown(interval, sign="") -> str:
+    half = (interval.high - interval.low) / 2
+    return f"{interval.estimate:{sign}.4f} ± {half:.4f} (n={interval.count})"
+
+
+def test_the_table_of_a_grid_has_means_and_paired_differences(grid, jt_run, capsys):
+    out = jt_run(grid)
+
+    found = {
+        name: [float(row[CONSISTENCY]) for row in rows(out) if row["variant"] == name]
+        for name in grid["variant"]
+    }
+    text = (out / "ablation.md").read_text()
+    means, differences = text.split("\n\n")[1::2]
+    header = f"| variant | held_out loss change | {CONSISTENCY} |"
+    assert text.startswith("Mean over seeds ± 95 % interval (Student's t).\n")
+    assert "\nDifference to full, seed by seed: mean ± 95 % interval (Student's t).\n" in text
+    assert [means.splitlines()[0], differences.splitlines()[0]] == [header, header]
+    for name, line in zip(found, means.splitlines()[2:], strict=True):
+        cells = line.strip("| ").split(" | ")
+        assert (cells[0], cells[-1]) == (name, shown(mean_interval(found[name])))
+    for name, line in zip(("no_ait", "unmeasured"), differences.splitlines()[2:], strict=True):
+        cells = line.strip("| ").split(" | ")
+        difference = paired_difference(found[name], found["full"])
+        assert (cells[0], cells[-1]) == (name, shown(difference, "+"))
+    assert text in capsys.readouterr().out
+
+
+def test_what_a_grid_lacks_is_left_empty(grid, jt_run):
+    table = (jt_run(grid) / "ablation.md").read_text()
+
+    for line in (line for line in table.splitlines() if line.startswith("| unmeasured ")):
+        assert line.split(" | ")[1].strip() == ""
+
+
+def test_one_seed_has_no_interval(grid, jt_run):
+    out = jt_run(grid, "--set", "seeds=[7]")
+
+    lines = (out / "ablation.md").read_text().splitlines()
+    value = float(rows(out)[0][CONSISTENCY])
+    assert next(line for line in lines if line.startswith("| full ")).endswith(
+        f" | {value:.4f} (n=1) |"
+    )
+
+
+def test_a_half_finished_grid_is_continued(grid, jt_run):
+    out = jt_run(grid)
+    tables = {path: path.read_bytes() for path in out.glob("ablation.*")}
+    for path in (out / "ablation.csv", out / "ablation.md", out / "no_ait-seed5/result.json"):
+        path.unlink()
+
+    assert cli.run(["--resume", str(out)]) == 0
+
+    assert {path: path.read_bytes() for path in out.glob("ablation.*")} == tables
+
+
+def test_a_grid_is_run_seed_by_seed():
+    table = {"variant": {"a": {}, "b": {}}, "seeds": [1, 0]}
+    assert trials(table) == [Trial("a", 1), Trial("b", 1), Trial("a", 0), Trial("b", 0)]
+
+
+def test_a_problem_of_a_grid_is_told_once(grid, write_recipe, capsys):
+    grid["variant"]["no_ait"]["stage"]["joint"]["stepz"] = 3
+
+    assert cli.run([str(write_recipe(grid)), "--check"]) == 2
+
+    assert capsys.readouterr().err == (
+        "variant.no_ait: stage.joint.stepz: unknown key; did you mean 'steps'?\n"
+    )
+
+
+def test_a_check_counts_the_seeds(grid, write_recipe, capsys):
+    path = write_recipe(grid)
+
+    assert cli.run([str(path), "--check"]) == 0
+
+    assert capsys.readouterr().out == f"{path}: 3 variants with 2 seeds checked, no problem found\n"
+
+
+EXPECTED = "seeds: expected a list of different whole numbers from 0, got "
+
+
+@pytest.mark.parametrize(
+    ("seeds", "problem"),
+    [
+        (3, f"{EXPECTED}3"),
+        (False, f"{EXPECTED}False"),
+        ([], f"{EXPECTED}[]"),
+        ([1, 1], f"{EXPECTED}[1, 1]"),
+        ([0, -1], f"{EXPECTED}[0, -1]"),
+        ([0.5], f"{EXPECTED}[0.5]"),
+        ([True], f"{EXPECTED}[True]"),
+        (["0"], f"{EXPECTED}['0']"),
+    ],
+)
+def test_what_are_no_seeds_is_told(table, seeds, problem):
+    with pytest.raises(JtError) as caught:
+        variants(table | {"variant": {"full": {}}, "seeds": seeds})
+
+    assert str(caught.value) == problem
+
+
+def test_seeds_without_variants_are_refused(table):
+    with pytest.raises(JtError) as caught:
+        variants(table | {"seeds": [0, 1]})
+
+    assert str(caught.value) == (
+        "seeds: expected tables [variant.NAME] beside it; a recipe has a seed"
+    )
+
+
+def test_a_seed_of_a_variant_and_seeds_are_refused(table):
+    with pytest.raises(JtError) as caught:
+        variants(table | {"variant": {"full": {"seed": 3}}, "seeds": [0, 1]})
+
+    assert str(caught.value) == (
+        "variant.full.seed: the ablation's seeds take its place; remove one"
+    )

@@ -11,7 +11,7 @@ from jtplugins.pocket import cli as pocket
 pytestmark = pytest.mark.slow
 
 ABLATION = Path(__file__).parents[1] / "ablations/seeds_pocket.toml"
-SEEDS = ("seed_0", "seed_1", "seed_2")
+SEEDS = (0, 1, 2)
 HELD_OUT = ("held_out_subject", "held_out_motion")
 
 
@@ -31,13 +31,15 @@ def ablation(tmp_path_factory) -> Path:
 def test_the_loss_on_what_was_held_out_falls_by_more_than_two_standard_errors(
     ablation, seed, stream
 ):
-    found = json.loads((ablation / seed / "metrics.json").read_text())["validation"][stream]
+    metrics = json.loads((ablation / f"full-seed{seed}/metrics.json").read_text())
+    found = metrics["validation"][stream]
 
     assert found["change"] + 2 * found["change_standard_error"] < 0, found
 
 
 def test_every_seed_and_every_held_out_stream_is_looked_at(ablation):
-    assert json.loads((ablation / "ablation.json").read_text()) == {"variants": list(SEEDS)}
+    runs = json.loads((ablation / "ablation.json").read_text())["runs"]
+    assert [run["seed"] for run in runs] == list(SEEDS)
     for seed in SEEDS:
-        metrics = json.loads((ablation / seed / "metrics.json").read_text())
+        metrics = json.loads((ablation / f"full-seed{seed}/metrics.json").read_text())
         assert tuple(metrics["validation"]) == HELD_OUT
