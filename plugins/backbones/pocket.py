@@ -16,12 +16,11 @@ from torch import Generator, Tensor
 from jtcore import JtError, hookimpl
 
 from ..pocket import codec, models, text, world
+from ..pocket.captions import vocabulary
 from ._cogvideox import CogVideoXBackbone, freeze, load_denoiser
 
 if TYPE_CHECKING:  # importing transformers costs seconds
     from transformers import PreTrainedTokenizerFast, T5EncoderModel
-
-SHIPPED = Path(models.__file__).parent / "weights"
 
 
 @frozen
@@ -101,7 +100,7 @@ class Pocket:
 
     def _folder(self, part: str) -> Path:
         """Where a component is on disk. Raises JtError where it is not."""
-        root = SHIPPED if self.weights == "shipped" else Path(self.weights)
+        root = models.SHIPPED if self.weights == "shipped" else Path(self.weights)
         if (root / part).is_dir():
             return root / part
         if self.weights == "shipped":
@@ -116,10 +115,10 @@ class Pocket:
 
     def _identity(self, *parts: str) -> str:
         """A hash of the files of `parts`, or of the seed, and of the code that reads them."""
-        files = [Path(__file__), *sorted(Path(models.__file__).parent.glob("*.py"))]
+        files = [Path(__file__), *(Path(module.__file__) for module in (models, codec, text))]
         digest = sha256()
         if self.weights == "random":
-            digest.update(f"random {self.seed}".encode())
+            digest.update(f"random {self.seed} {vocabulary()}".encode())
         else:
             files += [path for part in parts for path in sorted(self._folder(part).iterdir())]
         for file in files:

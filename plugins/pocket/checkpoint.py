@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 
 import torch
 
@@ -19,11 +22,15 @@ def read(path: Path) -> dict | None:
     return torch.load(path, weights_only=True) if path.exists() else None
 
 
+CURVE = 16  # points of a loss curve
+
+
 class LossLog:
     """A CSV of every step's loss; rows after the resumed `step` are dropped, to be written anew"""
 
     def __init__(self, path: Path, step: int, window: int = 200) -> None:
         self.recent: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=window))
+        self.path = path
         rows = path.read_text().splitlines()[1 : step + 1] if path.exists() else []
         self.file = path.open("w", buffering=1)
         self.file.write("step,kind,loss\n")
@@ -44,3 +51,20 @@ class LossLog:
 
     def summary(self) -> str:
         return "  ".join(f"{kind} {mean:.4f}" for kind, mean in self.means().items())
+
+    def curve(self) -> list[dict]:
+        """The mean loss of each kind over each of CURVE equal spans: `step` ends one."""
+        rows = [row.split(",") for row in self.path.read_text().splitlines()[1:]]
+        bounds = [len(rows) * point // CURVE for point in range(CURVE + 1)]
+        return [
+            {"step": end, "losses": _means(rows[start:end])}
+            for start, end in pairwise(bounds)
+            if end
+        ]
+
+
+def _means(rows: Sequence[Sequence[str]]) -> dict[str, float]:
+    losses = defaultdict(list)
+    for _, kind, loss in rows:
+        losses[kind].append(float(loss))
+    return {kind: round(fmean(values), 5) for kind, values in sorted(losses.items())}

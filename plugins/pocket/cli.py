@@ -31,10 +31,9 @@ def _parser() -> argparse.ArgumentParser:
     draw.add_argument("out", type=Path, metavar="OUT")
     draw.add_argument("--subject", default="wug", metavar="NAME", help="default: %(default)s")
     draw.add_argument("--motion", default="eightwise", metavar="NAME", help="default: %(default)s")
-    draw.add_argument(
-        "--pictures", type=_count, default=9, metavar="N", help="default: %(default)s"
-    )
-    draw.add_argument("--videos", type=_count, default=4, metavar="N", help="default: %(default)s")
+    draw.add_argument("--tier", default="easy", metavar="NAME", help="easy, leaky or hard")
+    draw.add_argument("--pictures", type=_count, metavar="N", help="default: the tier's")
+    draw.add_argument("--videos", type=_count, metavar="N", help="default: the tier's")
     draw.add_argument("--seed", type=_count, default=0, metavar="N", help="default: %(default)s")
     draw.set_defaults(run=_draw)
     pretrain = commands.add_parser(
@@ -46,12 +45,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     pretrain.add_argument("--threads", type=_count, metavar="N", help="default: PyTorch's choice")
     pretrain.set_defaults(run=_pretrain)
+    card = commands.add_parser("card", help="examine a model and write its card, as Markdown")
+    card.add_argument("--weights", type=Path, metavar="DIR", help="default: the shipped ones")
+    card.add_argument("--out", type=Path, metavar="FILE", help="default: print the card")
+    card.add_argument(
+        "--videos", type=_positive, default=72, metavar="N", help="a topic; default: %(default)s"
+    )
+    card.add_argument("--seed", type=_count, default=0, metavar="N", help="default: %(default)s")
+    card.set_defaults(run=_card)
     return parser
 
 
 def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a whole number from 0, got {text!r}")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not _count(text):
+        raise argparse.ArgumentTypeError("expected at least 1")
     return int(text)
 
 
@@ -71,15 +84,23 @@ def _list(options: argparse.Namespace) -> int:
 def _draw(options: argparse.Namespace) -> int:
     from .held_out import SUBJECTS
     from .motions import HELD_OUT
+    from .tiers import TIERS
 
     _check("subject", options.subject, SUBJECTS)
     _check("motion", options.motion, HELD_OUT)
+    _check("tier", options.tier, TIERS)
     from .draw import draw
 
     draw(
-        options.out, options.subject, options.motion, options.seed, options.pictures, options.videos
+        options.out,
+        options.subject,
+        options.motion,
+        options.seed,
+        options.pictures,
+        options.videos,
+        options.tier,
     )
-    print(f"{options.out}: drew {options.subject} and {options.motion}")
+    print(f"{options.out}: drew {options.subject} and {options.motion}, {options.tier}")
     return 0
 
 
@@ -92,6 +113,23 @@ def _pretrain(options: argparse.Namespace) -> int:
         torch.set_num_threads(options.threads)
     finished = pretrain(options.out, options.seed, report=lambda line: print(line, flush=True))
     return 0 if finished else SIGTERM_STATUS
+
+
+def _card(options: argparse.Namespace) -> int:
+    import torch
+
+    from jtcore.files import write_text
+
+    from .card import write_card
+    from .models import SHIPPED
+
+    torch.set_num_threads(1)  # more only wait for each other: the model is that small
+    card = write_card(options.weights or SHIPPED, options.videos, options.seed)
+    if options.out:
+        write_text(options.out, card)
+    else:
+        print(card, end="")
+    return 0
 
 
 def _check(what: str, name: str, known: Collection[str]) -> None:

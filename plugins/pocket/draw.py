@@ -1,8 +1,7 @@
-"""Draw a customisation data set: pictures of a subject, videos of a motion, and captions."""
+"""Draw a customisation task: pictures of a subject, videos of a motion, captions and prompts."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -13,112 +12,51 @@ from jtcore.errors import JtError
 from jtcore.files import write_atomically, write_text
 from jtcore.media import write_video
 
-from .captions import caption, sentence
-from .held_out import SUBJECTS
-from .motions import ANCHORS, HELD_OUT
-from .sprites import GROUNDS, Background, Sprite
-from .world import Scene, draw_sprite, render
+from .task import Task
+from .task_captions import clip_caption, picture_caption, prompts
+from .tiers import draw_tasks
+from .world import render
 
 ENLARGED = 8  # times, for people to look at; what a trainer reads shrinks back to the world's size
 FPS = 8
-NAME = "sks"  # what captions call the subject
-
-Look = tuple[str, str]
 
 
 def draw(
-    out: Path, subject: str, motion: str, seed: int = 0, pictures: int = 9, videos: int = 4
+    out: Path,
+    subject: str,
+    motion: str,
+    seed: int = 0,
+    pictures: int | None = None,
+    videos: int | None = None,
+    tier: str = "easy",
 ) -> None:
     """Write `out`/subject/NN.png and `out`/motion/NN.mp4, each with its caption in NN.txt.
 
     Nine pictures show the subject at every place. Pocket learns a sprite place by place: blocks of
     the codec cut it differently at each, and where it was not shown it is not learned.
 
-    `out`/held_out/ has as many more of both for validation. Raises JtError where a folder holds
-    files that would be left beside the drawn ones.
+    `out`/held_out/ has as much, shown as in the easy tier, for validation; `out`/prompts.txt has
+    prompts for evaluation, and `out`/task.json says what all of it shows, for metrics. Raises
+    JtError where a folder holds files that would be left beside the drawn ones.
     """
-    shown, held_out = data_sets(subject, motion, seed, pictures, videos)
-    for folder, (subjects, motions) in ((out, shown), (out / "held_out", held_out)):
-        _refuse_others(folder / "subject", pictures, ".png")
-        _refuse_others(folder / "motion", videos, ".mp4")
-        for index, scene in enumerate(subjects):
-            _write_picture(folder / "subject" / f"{index:02}.png", render([scene], 1)[0])
-            words = sentence(NAME, scene.sprite.name, "stays", scene.anchor, scene.background.words)
-            write_text(folder / "subject" / f"{index:02}.txt", f"{words}\n")
-        for index, scene in enumerate(motions):
-            _write_video(folder / "motion" / f"{index:02}.mp4", render([scene])[0])
-            write_text(folder / "motion" / f"{index:02}.txt", f"{caption(scene)}\n")
+    shown, held_out = draw_tasks(subject, motion, tier, seed, pictures, videos)
+    folders = {out: shown, out / "held_out": held_out}
+    for folder, task in folders.items():
+        _refuse_others(folder / "subject", len(task.pictures), ".png")
+        _refuse_others(folder / "motion", len(task.clips), ".mp4")
+    for folder, task in folders.items():
+        _write_scenes(folder, task)
+    write_text(out / "prompts.txt", "".join(f"{prompt}\n" for prompt in prompts(shown)))
+    shown.write(out)
 
 
-Scenes = tuple[list[Scene], list[Scene]]  # of the subject, of the motion
-
-
-def data_sets(
-    subject: str, motion: str, seed: int, pictures: int, videos: int
-) -> tuple[Scenes, Scenes]:
-    """What is trained on, and what is held out.
-
-    The motion is shown by other performers, before other backgrounds, than the subject; and the
-    held-out half has other performers again, with the backgrounds of subject and motion exchanged.
-    """
-    rng = np.random.default_rng(seed)
-    grounds = [str(name) for name in rng.permutation(list(GROUNDS))]
-    ours, theirs = grounds[:3], grounds[3:]
-    shown = (
-        subject_scenes(subject, ours, pictures, rng),
-        motion_scenes(motion, theirs, videos, rng),
-    )
-    known = {_look(scene.sprite) for scene in shown[1]}
-    held_out = (
-        subject_scenes(subject, theirs, pictures, rng),
-        motion_scenes(motion, ours, videos, rng, known),
-    )
-    return shown, held_out
-
-
-def subject_scenes(
-    subject: str, grounds: list[str], count: int, rng: np.random.Generator
-) -> list[Scene]:
-    """The subject standing at different anchors, on each of `grounds` in turn."""
-    anchors = _anchors(count, rng)
-    sprite = SUBJECTS[subject]
-    return [
-        Scene(sprite, "stays", anchor, Background(grounds[index % len(grounds)]))
-        for index, anchor in enumerate(anchors)
-    ]
-
-
-def motion_scenes(
-    motion: str,
-    grounds: list[str],
-    count: int,
-    rng: np.random.Generator,
-    but: Collection[Look] = (),
-) -> list[Scene]:
-    """Performers that pretraining knows, `but` some, doing the held-out `motion` on `grounds`."""
-    assert motion in HELD_OUT, motion
-    performers: list[Sprite] = []
-    while len(performers) < count:
-        performer = draw_sprite(rng)
-        if _look(performer) not in {*but, *map(_look, performers)}:
-            performers.append(performer)
-    return [
-        Scene(performer, motion, anchor, Background(grounds[index % len(grounds)]))
-        for index, (performer, anchor) in enumerate(
-            zip(performers, _anchors(count, rng), strict=True)
-        )
-    ]
-
-
-def _look(sprite: Sprite) -> Look:
-    """What captions say of a sprite, by which people tell it from others."""
-    return sprite.name, sprite.look
-
-
-def _anchors(count: int, rng: np.random.Generator) -> list[str]:
-    """The middle, then the others in random order, then over again."""
-    others = [str(name) for name in rng.permutation(sorted(set(ANCHORS) - {"mid"}))]
-    return [("mid", *others)[index % len(ANCHORS)] for index in range(count)]
+def _write_scenes(folder: Path, task: Task) -> None:
+    for index, scene in enumerate(task.pictures):
+        _write_picture(folder / "subject" / f"{index:02}.png", render([scene], 1)[0])
+        write_text(folder / "subject" / f"{index:02}.txt", f"{picture_caption(task, scene)}\n")
+    for index, scene in enumerate(task.clips):
+        _write_video(folder / "motion" / f"{index:02}.mp4", render([scene])[0])
+        write_text(folder / "motion" / f"{index:02}.txt", f"{clip_caption(task, scene)}\n")
 
 
 def _refuse_others(folder: Path, count: int, suffix: str) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, T5EncoderModel
 
 GRID = SIZE // BLOCK  # latent rows and columns
+SHIPPED = Path(__file__).parent / "weights"
 
 
 @frozen

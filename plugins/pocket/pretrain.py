@@ -60,7 +60,8 @@ def pretrain(
                 write(out / "checkpoint.pt", state)
     if step < plan.steps:
         return False
-    finish(out, averaged, identity | {"spent": clock.read(), "losses": losses.means()})
+    facts = {"steps": step, "spent": clock.read(), "losses": losses.means()}
+    finish(out, averaged, identity | facts | {"curve": losses.curve()})
     return True
 
 

@@ -6,13 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from attrs import asdict, frozen
+from attrs import asdict, field, frozen
+from attrs.validators import ge, in_
 
 from jtcore.errors import JtError
 from jtcore.files import write_text
 
 from .creatures import Creature
 from .held_out import SUBJECTS
+from .motions import HELD_OUT
 from .sprites import Background, Shape, Sprite
 from .world import Scene
 
@@ -24,10 +26,10 @@ NAME = "sks"  # what captions call the subject
 class Task:
     """A subject and a motion to be learned, and the scenes that show them"""
 
-    subject: str  # of held_out.SUBJECTS
-    motion: str  # of motions.HELD_OUT
-    tier: str
-    seed: int
+    subject: str = field(validator=in_(SUBJECTS))
+    motion: str = field(validator=in_(HELD_OUT))
+    tier: str  # of tiers.TIERS
+    seed: int = field(validator=ge(0))
     pictures: tuple[Scene, ...]
     clips: tuple[Scene, ...]
 
@@ -51,21 +53,19 @@ class Task:
 
 def read_task(path: Path) -> Task:
     """Read what `Task.write` wrote; `path` is the file or its folder. Raises JtError."""
-    file = path / FILE if path.is_dir() else path
+    file = path if path.suffix == ".json" else path / FILE
+    cure = f"jt-pocket draw {file.parent} writes it"
     try:
-        table = json.loads(file.read_text())
-        return Task(
-            **table
-            | {
-                "pictures": tuple(map(_scene, table["pictures"])),
-                "clips": tuple(map(_scene, table["clips"])),
-            }
-        )
-    except FileNotFoundError:
-        raise JtError(f"{file}: not found; jt-pocket draw {file.parent} writes it") from None
-    except (ValueError, TypeError, KeyError, OSError) as error:
+        table = json.loads(file.read_text(encoding="utf-8"))
+        scenes = {name: tuple(map(_scene, table[name])) for name in ("pictures", "clips")}
+        return Task(**table | scenes)
+    except (FileNotFoundError, NotADirectoryError):
+        raise JtError(f"{file}: not found; {cure}") from None
+    except OSError as error:
+        raise JtError(f"{file}: {error.strerror}") from None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise JtError(
-            f"{file}: not a task of this version ({error}); jt-pocket draw writes it anew"
+            f"{file}: not a task of this version ({error.args[0]}); {cure} anew"
         ) from None
 
 

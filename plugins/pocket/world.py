@@ -74,7 +74,7 @@ def draw_scene(
 def draw_sprite(rng: np.random.Generator) -> Sprite:
     """A random sprite that is not held out."""
     while True:
-        sprite = draw_creature(rng) if rng.random() < CREATURES else _draw_shape(rng)
+        sprite = draw_creature(rng) if rng.random() < CREATURES else draw_shape(rng)
         if not is_held_out(sprite):
             return sprite
 
@@ -101,7 +101,8 @@ def draw_background(rng: np.random.Generator) -> Background:
     return Background(_pick(rng, GROUNDS), pattern)
 
 
-def _draw_shape(rng: np.random.Generator) -> Shape:
+def draw_shape(rng: np.random.Generator) -> Shape:
+    """A shape in a colour, whether held out or not."""
     return Shape(_pick(rng, SHAPES), _pick(rng, COLOURS))
 
 

@@ -10,9 +10,11 @@ import pytest
 from PIL import Image
 
 from jtplugins.pocket import cli
-from jtplugins.pocket.captions import caption
-from jtplugins.pocket.draw import data_sets, draw
+from jtplugins.pocket.draw import draw
 from jtplugins.pocket.held_out import SUBJECTS
+from jtplugins.pocket.task import read_task
+from jtplugins.pocket.task_captions import clip_caption, picture_caption, prompts
+from jtplugins.pocket.tiers import TIERS, draw_tasks
 from jtplugins.pocket.world import render
 
 
@@ -24,13 +26,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def sets():
-    return data_sets("wug", "eightwise", 3, 4, 4)
-
-
-@pytest.fixture(scope="module")
-def scenes(sets):
-    return sets[0]
+def tasks():
+    return draw_tasks("wug", "eightwise", "easy", 3, pictures=4)
 
 
 def shrunk(frames):  # bytes (F, 192, 192, 3) -> (3, F, 24, 24) in [-1, 1], as a trainer reads it
@@ -39,15 +36,15 @@ def shrunk(frames):  # bytes (F, 192, 192, 3) -> (3, F, 24, 24) in [-1, 1], as a
     return small.transpose(3, 0, 1, 2) / 127.5 - 1
 
 
-def test_pictures_decode_to_what_was_drawn(folder, scenes):
-    for index, scene in enumerate(scenes[0]):
+def test_pictures_decode_to_what_was_drawn(folder, tasks):
+    for index, scene in enumerate(tasks[0].pictures):
         picture = np.asarray(Image.open(folder / f"subject/{index:02}.png"))
         seen = shrunk(picture[None])
         np.testing.assert_allclose(seen, render([scene], 1)[0], atol=0.005)
 
 
-def test_videos_decode_to_what_was_drawn(folder, scenes):
-    for index, scene in enumerate(scenes[1]):
+def test_videos_decode_to_what_was_drawn(folder, tasks):
+    for index, scene in enumerate(tasks[0].clips):
         with av.open(folder / f"motion/{index:02}.mp4") as file:
             frames = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
         error = abs(shrunk(np.stack(frames)) - render([scene])[0])
@@ -62,51 +59,76 @@ def test_captions_name_the_subject_by_a_rare_word_and_the_motion_by_its_own(fold
     assert all(words.startswith("a sks creature stays at ") for words in captions[4:])
 
 
-def test_the_motion_has_other_performers_and_backgrounds(scenes):
-    subject, motion = scenes
-    assert {scene.sprite for scene in subject} == {SUBJECTS["wug"]}
-    assert len({(scene.sprite.name, scene.sprite.look) for scene in motion}) == 4
-    assert not {scene.background for scene in subject} & {scene.background for scene in motion}
+@pytest.mark.parametrize("half", [0, 1])
+def test_every_file_has_the_caption_of_its_scene(folder, tasks, half):
+    task, where = tasks[half], (folder, folder / "held_out")[half]
+    for index, scene in enumerate(task.pictures):
+        text = (where / f"subject/{index:02}.txt").read_text()
+        assert text == f"{picture_caption(task, scene)}\n"
+    for index, scene in enumerate(task.clips):
+        assert (where / f"motion/{index:02}.txt").read_text() == f"{clip_caption(task, scene)}\n"
 
 
-def test_what_is_held_out_has_other_performers_and_exchanged_backgrounds(sets):
-    (subject, motion), (held_subject, held_motion) = sets
-    looks = [{(s.sprite.name, s.sprite.look) for s in scenes} for scenes in (motion, held_motion)]
-    assert not looks[0] & looks[1]
-    assert {s.sprite for s in held_subject} == {SUBJECTS["wug"]}
-    assert not {s.background for s in subject} & {s.background for s in held_subject}
-    assert not {s.background for s in motion} & {s.background for s in held_motion}
-
-
-def test_what_is_held_out_is_drawn_beside_the_rest(folder, sets):
-    motion = sets[1][1]
+def test_what_is_held_out_is_drawn_beside_the_rest(folder):
     names = {path.name for path in (folder / "held_out").glob("*/*") if path.suffix != ".txt"}
     assert names == {f"{i:02}.mp4" for i in range(4)} | {f"{i:02}.png" for i in range(4)}
-    captions = [(folder / f"held_out/motion/{i:02}.txt").read_text() for i in range(4)]
-    assert captions == [f"{caption(scene)}\n" for scene in motion]
 
 
-def test_the_same_seed_draws_the_same_bytes(folder, tmp_path):
-    draw(tmp_path, "wug", "eightwise", seed=3, pictures=4)
-    for path in filter(Path.is_file, folder.rglob("*")):
-        assert (tmp_path / path.relative_to(folder)).read_bytes() == path.read_bytes()
+def test_the_truth_and_the_prompts_are_written_beside_them(folder, tasks):
+    assert read_task(folder) == tasks[0]
+    assert (folder / "prompts.txt").read_text().splitlines() == prompts(tasks[0])
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_a_tier_says_how_much_is_drawn(tier, tmp_path):
+    draw(tmp_path, "zot", "spirals", tier=tier)
+    drawn = {p: len([*tmp_path.glob(p)]) for p in ("subject/*.png", "motion/*.mp4", "held_out/*/*")}
+    clips = 2 if tier == "hard" else 4
+    assert drawn == {"subject/*.png": 9, "motion/*.mp4": clips, "held_out/*/*": 2 * (9 + 4)}
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_the_same_seed_draws_the_same_bytes(tier, tmp_path):
+    one, other, third = (tmp_path / name for name in ("one", "other", "third"))
+    for place, seed in ((one, 3), (other, 3), (third, 4)):
+        draw(place, "wug", "eightwise", seed=seed, pictures=2, videos=2, tier=tier)
+    drawn = {path.relative_to(one): path.read_bytes() for path in one.rglob("*.*")}
+    assert len(drawn) == 2 * 2 * 4 + 2
+    assert drawn == {path.relative_to(other): path.read_bytes() for path in other.rglob("*.*")}
+    assert all((third / path).read_bytes() != drawn[path] for path in map(Path, TOLD))
+
+
+TOLD = ("task.json", "prompts.txt", "subject/00.png", "motion/00.mp4")
 
 
 def test_a_folder_of_another_data_set_is_left_alone(folder, tmp_path, capsys):
     draw(tmp_path, "wug", "eightwise", pictures=10, videos=1)
-    assert cli.main(["draw", str(tmp_path)]) == 2
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    assert cli.main(["draw", str(tmp_path), "--tier", "hard"]) == 2
     assert capsys.readouterr().err == (
         f"jt-pocket draw: {tmp_path}/subject: holds 09.png of another data set; "
         "draw into an empty folder\n"
     )
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
 
 
-def test_an_unknown_name_is_one_clear_line(tmp_path, capsys):
-    assert cli.main(["draw", str(tmp_path), "--subject", "wgu"]) == 2
+@pytest.mark.parametrize(
+    ("option", "name", "meant"),
+    [("subject", "wgu", "wug"), ("motion", "spiral", "spirals"), ("tier", "leeky", "leaky")],
+)
+def test_an_unknown_name_is_one_clear_line(tmp_path, capsys, option, name, meant):
+    assert cli.main(["draw", str(tmp_path), f"--{option}", name]) == 2
     assert capsys.readouterr().err == (
-        "jt-pocket draw: unknown subject 'wgu'; did you mean 'wug'?\n"
+        f"jt-pocket draw: unknown {option} {name!r}; did you mean {meant!r}?\n"
     )
     assert not list(tmp_path.iterdir())
+
+
+def test_the_command_draws_a_tier(tmp_path, capsys):
+    arguments = ["draw", str(tmp_path), "--tier", "leaky", "--seed", "2", "--videos", "1"]
+    assert cli.main(arguments) == 0
+    assert capsys.readouterr().out == f"{tmp_path}: drew wug and eightwise, leaky\n"
+    assert read_task(tmp_path) == draw_tasks("wug", "eightwise", "leaky", 2, clips=1)[0]
 
 
 def test_listing_names_all_that_is_held_out(capsys):
@@ -114,7 +136,7 @@ def test_listing_names_all_that_is_held_out(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(SUBJECTS) + 4
     assert {"words", "sks", "eightwise", "creature"} <= set(lines[-1].split())
-    assert lines[0].split() == ["subject", "blick", "red", "and", "white", "creature"]
+    assert lines[0].split() == ["subject", "blick", *SUBJECTS["blick"].look.split(), "creature"]
 
 
 def test_help_imports_no_torch():

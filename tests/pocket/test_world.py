@@ -2,29 +2,24 @@
 
 import numpy as np
 import pytest
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jtplugins.pocket.captions import CaptionNoise, caption, noisy_caption
+from jtplugins.pocket.captions import CaptionNoise, caption, noisy_caption, sentence
+from jtplugins.pocket.creatures import PARTS, Creature, assemble, differing_cells
 from jtplugins.pocket.held_out import (
     COMBINATIONS,
+    NAMEABLE,
+    NAMELESS,
     NEAR,
     PAIRS,
     SUBJECTS,
     assert_is_seen,
-    differing_cells,
 )
 from jtplugins.pocket.motions import ANCHORS, HELD_OUT, PHRASES, path
-from jtplugins.pocket.sprites import (
-    COLOURS,
-    CONTRAST,
-    GROUNDS,
-    PATTERNS,
-    SHAPES,
-    Background,
-    Creature,
-    Shape,
-)
+from jtplugins.pocket.sprites import CONTRAST, GROUNDS, PATTERNS, SHAPES, Background, Shape
+from jtplugins.pocket.tones import COLOURS
 from jtplugins.pocket.world import FRAMES, SIZE, Scene, draw_scene, look_alikes, render
 
 GRAY = Background("gray")
@@ -128,7 +123,30 @@ def test_a_caption_says_all_of_a_scene():
     scene = Scene(Shape("moon", "orange"), "clockwise", "top-left", Background("teal", "dotted"))
     assert caption(scene) == "an orange moon circles clockwise at top-left on dotted teal"
     scene = Scene(SUBJECTS["fep"], "eightwise", "mid", GRAY)
-    assert caption(scene) == "a blue and yellow creature moves eightwise at mid on gray"
+    look = SUBJECTS["fep"].look
+    assert caption(scene) == f"a {look} creature moves eightwise at mid on gray"
+
+
+@pytest.mark.parametrize("name", NAMEABLE)
+def test_a_caption_names_the_parts_of_a_creature(name):
+    creature = SUBJECTS[name]
+    assert len(creature.parts) == len(PARTS)
+    parts = " ".join(creature.parts)
+    assert assemble(parts, creature.colours).rows == creature.rows
+    said = caption(Scene(creature, "stays", "mid", GRAY))
+    assert said.endswith(f" {creature.look} {parts} creature stays at mid on gray")
+
+
+@pytest.mark.parametrize("name", NAMELESS)
+def test_some_held_out_layouts_have_no_words(name):
+    assert SUBJECTS[name].parts == ()
+    assert SUBJECTS[name].name == "creature"
+
+
+def test_what_is_empty_is_left_unsaid():
+    assert sentence("", "creature", "stays") == "a creature stays"
+    assert sentence("", "eared creature", "stays", "top") == "an eared creature stays at top"
+    assert sentence("orange", "ball", "stays", "", "teal") == "an orange ball stays on teal"
 
 
 def test_noise_leaves_out_what_it_is_told_to():
@@ -138,6 +156,19 @@ def test_noise_leaves_out_what_it_is_told_to():
     assert unplaced in ("a red ring stays on gray", "a red ring rests on gray")
     rare = noisy_caption(scene, CaptionNoise(empty=0, rare=1), rng)
     assert "at mid" in rare and not {"red", "ring", "stays", "gray"} & set(rare.split())
+
+
+def test_noise_leaves_out_parts_of_a_creature():
+    rng, scene = np.random.default_rng(0), Scene(SUBJECTS["wug"], "zigzags", "mid", GRAY)
+    look, parts = scene.sprite.look, scene.sprite.parts
+    none = CaptionNoise(empty=0, rare=0, part=0, layout=0, background=0)
+    whole = f"a {look} {' '.join(parts)} creature zigzags at mid on gray"
+    assert noisy_caption(scene, none, rng) == whole == caption(scene)
+    bare = f"a {look} creature zigzags at mid on gray"
+    for noise in (evolve(none, part=1.0), evolve(none, layout=1.0)):
+        assert noisy_caption(scene, noise, rng) == bare
+    some = {noisy_caption(scene, evolve(none, part=0.5), rng) for _ in range(200)}
+    assert len(some) == 2 ** len(parts)
 
 
 def test_backgrounds_differ():

@@ -1,0 +1,170 @@
+"""The exam of a pretrained pocket: does a video show what its prompt says?"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from attrs import evolve, frozen
+
+from jtcore.statistics import Interval, mean_interval, wilson
+
+from .captions import caption, sentence
+from .creatures import Creature, draw_assembled, draw_colours
+from .held_out import COMBINATIONS, NAMEABLE, is_held_out
+from .measure.grounds import find_background
+from .measure.likeness import likeness
+from .measure.paths import nearest_motion
+from .measure.success import CORRELATION, ERROR, has_sprite
+from .measure.tracking import colours_of, count_objects, track
+from .models import Pocket, sample
+from .motions import PHRASES
+from .sprites import SHAPES, Shape, Sprite
+from .world import Scene, draw_scene, draw_shape, render
+
+BATCH = 24  # videos sampled at once
+DIRECTIONS = ("left", "right", "up", "down", "northwest", "northeast", "southwest", "southeast")
+
+Answers = Mapping[str, bool | float]  # by question; what cannot be asked of a scene is left out
+
+
+@frozen
+class Topic:
+    """One kind of prompt: whose sprites, which motion, and what is said"""
+
+    name: str
+    sprite: Callable[[np.random.Generator], Sprite]
+    motions: Sequence[str] = tuple(PHRASES)
+    say: Callable[[Scene], str] = caption
+
+    def scene(self, rng: np.random.Generator) -> Scene:
+        motion = self.motions[rng.integers(len(self.motions))]
+        return evolve(draw_scene(rng, jitter=0.0, motion=motion), sprite=self.sprite(rng))
+
+
+@frozen
+class Result:
+    """How often, or how far, videos of a topic were right in one respect"""
+
+    topic: str
+    question: str
+    real: float  # of true clips through the codec
+    generated: Interval
+
+
+def exam(pocket: Pocket, videos: int = 72, seed: int = 0) -> Iterator[Result]:
+    """Ask every question of `videos` generated videos for each topic."""
+    for index, topic in enumerate(TOPICS):
+        rng = np.random.default_rng([seed, index])
+        scenes = [topic.scene(rng) for _ in range(videos)]
+        real = _marks(through_codec(pocket, scenes), scenes)
+        noise = torch.Generator().manual_seed(int(rng.integers(2**63)))
+        generated = _marks(generate(pocket, [topic.say(scene) for scene in scenes], noise), scenes)
+        for question, marks in generated.items():
+            yield Result(topic.name, question, float(np.mean(real[question])), _interval(marks))
+
+
+def through_codec(pocket: Pocket, scenes: Sequence[Scene]) -> np.ndarray:  # (B, 3, F, H, W), [0, 1]
+    """True clips as the codec leaves them: what no generated video can surpass."""
+    clips = torch.from_numpy(render(scenes))
+    return _unit(pocket.codec.decode(pocket.codec.encode(clips)))
+
+
+def generate(pocket: Pocket, prompts: Sequence[str], rng: torch.Generator) -> np.ndarray:
+    """Videos (B, 3, F, H, W) in [0, 1]."""
+    batches = (prompts[start : start + BATCH] for start in range(0, len(prompts), BATCH))
+    return _unit(torch.cat([sample(pocket, batch, rng) for batch in batches]))
+
+
+def answers(video: np.ndarray, scene: Scene) -> Answers:
+    """What is right of a video (3, F, SIZE, SIZE) in [0, 1] that should show `scene`."""
+    background = find_background(video)
+    path = track(video, background)
+    motion, error = nearest_motion(path)
+    right: dict[str, bool | float] = {
+        "background": background == scene.background,
+        "named motion": motion == scene.motion and error < ERROR,
+        "one object, of frames": float((count_objects(video, background) == 1).mean()),
+    }
+    if scene.motion in DIRECTIONS:
+        right["direction"] = right["named motion"]
+    if scene.motion == "stays":
+        right["jitter, px"] = float(np.sqrt(np.square(path - path.mean(0)).sum(1).mean()))
+    return right | _looks(video, scene)
+
+
+def _looks(video: np.ndarray, scene: Scene) -> Answers:
+    if isinstance(scene.sprite, Creature):
+        return {"creature": has_sprite(video, scene.sprite)}
+    return {
+        "colour": next(iter(colours_of(video, scene.background)), None) == scene.sprite.colour,
+        "shape": _is_shape(video, scene),
+    }
+
+
+def _is_shape(video: np.ndarray, scene: Scene) -> bool:
+    """Whether its own template fits best, and well."""
+    shapes = {name: Shape(name, scene.sprite.colour) for name in SHAPES}
+    fits = {
+        name: likeness(video, shape, scene.background).correlation.mean()
+        for name, shape in shapes.items()
+    }
+    return max(fits, key=fits.get) == scene.sprite.name and fits[scene.sprite.name] > CORRELATION
+
+
+def _marks(videos: np.ndarray, scenes: Sequence[Scene]) -> Mapping[str, list[bool | float]]:
+    marks = defaultdict(list)
+    for video, scene in zip(videos, scenes, strict=True):
+        for question, right in answers(video, scene).items():
+            marks[question].append(right)
+    return marks
+
+
+def _interval(marks: Sequence[bool | float]) -> Interval:
+    if all(isinstance(mark, bool | np.bool_) for mark in marks):
+        return wilson(int(sum(marks)), len(marks))
+    return mean_interval([float(mark) for mark in marks])
+
+
+def _unit(videos: torch.Tensor) -> np.ndarray:
+    return (videos.clamp(-1, 1) / 2 + 0.5).numpy()
+
+
+def _unplaced(scene: Scene) -> str:
+    phrase, sprite = PHRASES[scene.motion][0], scene.sprite
+    return sentence(sprite.look, sprite.name, phrase, background=scene.background.words)
+
+
+def _known_shape(rng: np.random.Generator) -> Shape:
+    return _seen(draw_shape, rng)
+
+
+def _known_creature(rng: np.random.Generator) -> Creature:
+    return _seen(lambda rng: draw_assembled(rng, draw_colours(rng)), rng)
+
+
+def _unseen_shape(rng: np.random.Generator) -> Shape:
+    colour, name = sorted(COMBINATIONS)[rng.integers(len(COMBINATIONS))]
+    return Shape(name, colour)
+
+
+def _unseen_creature(rng: np.random.Generator) -> Creature:
+    return list(NAMEABLE.values())[rng.integers(len(NAMEABLE))]
+
+
+def _seen(draw: Callable[[np.random.Generator], Sprite], rng: np.random.Generator) -> Sprite:
+    while is_held_out(sprite := draw(rng)):
+        pass
+    return sprite
+
+
+TOPICS = (
+    Topic("shapes", _known_shape),
+    Topic("shapes that stay", _known_shape, motions=("stays",)),
+    Topic("shapes in colours never seen on them", _unseen_shape),
+    Topic("shapes, place unsaid", _known_shape, say=_unplaced),
+    Topic("creatures", _known_creature),
+    Topic("held-out creatures, told part by part", _unseen_creature),
+)

@@ -1,0 +1,316 @@
+"""What is measured of a video is what its scene truly is, for any scene of the world."""
+
+import numpy as np
+import pytest
+from attrs import evolve
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jtplugins.pocket.held_out import SUBJECTS
+from jtplugins.pocket.measure.films import (
+    Case,
+    film,
+    frozen_object,
+    jittering,
+    look_alike,
+    opposite,
+    through_codec,
+    two_objects,
+    with_sprite,
+)
+from jtplugins.pocket.measure.films import true as true_film
+from jtplugins.pocket.measure.grounds import BACKGROUNDS, adherence, find_background, leak
+from jtplugins.pocket.measure.identity import distractors, identify
+from jtplugins.pocket.measure.likeness import draw, likeness
+from jtplugins.pocket.measure.paths import (
+    APART,
+    MOTIONS,
+    motion_score,
+    nearest_motion,
+    path_error,
+    separation,
+    steadiness,
+)
+from jtplugins.pocket.measure.performers import appearance_leak
+from jtplugins.pocket.measure.tracking import colours_of, count_objects, track
+from jtplugins.pocket.measure.truth import read
+from jtplugins.pocket.motions import ANCHORS, path
+from jtplugins.pocket.sprites import SHAPES, Background, Shape
+from jtplugins.pocket.tones import COLOURS
+from jtplugins.pocket.world import FRAMES, SIZE, Scene, draw_scene, render
+
+GRAY, NAVY = Background("gray"), Background("navy", "checkered")
+RIVAL = Shape("square", "orange")
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def scene_of(seed: int) -> Scene:
+    """Any scene on an anchor, of a held-out or a known sprite."""
+    rng = np.random.default_rng(seed)
+    scene = draw_scene(rng, 0.0)
+    sprites = [scene.sprite, *SUBJECTS.values()]
+    motion = MOTIONS[rng.integers(len(MOTIONS))]
+    return evolve(scene, sprite=sprites[rng.integers(len(sprites))], motion=motion)
+
+
+def case_of(name: str, motion: str = "eightwise", background: Background = GRAY) -> Case:
+    return Case(Scene(SUBJECTS[name], motion, "mid", background), RIVAL, NAVY, seed=0)
+
+
+def pixels(scene: Scene) -> np.ndarray:  # (3, F, H, W) in [0, 1]
+    return render([scene])[0] / 2 + 0.5
+
+
+@settings(max_examples=40, deadline=None)
+@given(SEEDS)
+def test_what_the_codec_shows_of_a_scene_is_read_as_that_scene(seed):
+    scene = scene_of(seed)
+    found = read(through_codec(pixels(scene)), scene)
+    assert (found.background, found.motion, found.single) == (True, True, True)
+    assert found.place_px < 0.1
+    assert found.jitter_px < 0.3
+    assert found.correlation > 0.85
+
+
+@settings(max_examples=40, deadline=None)
+@given(SEEDS)
+def test_an_exact_scene_is_read_without_error(seed):
+    scene = scene_of(seed)
+    found = read(pixels(scene), scene)
+    assert found.background and found.colour and found.shape and found.motion and found.single
+    assert found.correlation == pytest.approx(1, abs=1e-4)
+    assert found.place_px == 0
+    assert found.jitter_px < 0.1
+
+
+@settings(max_examples=30, deadline=None)
+@given(SEEDS, SEEDS)
+def test_another_scene_is_not_read_as_this_one(seed, other):
+    scene, shown = scene_of(seed), scene_of(other)
+    found = read(through_codec(pixels(shown)), scene)
+    assert found.background == (shown.background == scene.background)
+    assert found.motion == (shown.motion == scene.motion)
+    if found.shape:
+        assert shown.sprite.kind == scene.sprite.kind
+
+
+@settings(max_examples=30, deadline=None)
+@given(SEEDS, st.floats(-3, 3), st.floats(-3, 3))
+def test_a_track_follows_the_sprite_by_fractions_of_a_pixel(seed, y, x):
+    scene = evolve(scene_of(seed), anchor="mid", motion="stays")
+    here = track(pixels(scene), scene.background)
+    there = track(pixels(evolve(scene, jitter=(y, x))), scene.background)
+    np.testing.assert_allclose(there - here, np.full((FRAMES, 2), (y, x)), atol=0.4)
+
+
+def test_drawing_agrees_with_the_world():
+    scene = Scene(SUBJECTS["wug"], "left", "top", NAVY, (0.2, -0.4))
+    video = film([(scene.sprite, scene.centres())], scene.background)
+    np.testing.assert_allclose(video, pixels(scene), atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [0.8, 1.0, 1.25])
+def test_a_sprite_is_found_at_its_scale_and_place(scale):
+    place = np.array([11.5, 13.0])
+    drawn = draw(SUBJECTS["wug"], place, scale, SIZE)
+    video = (drawn[:3] + GRAY.pixels(SIZE) * (1 - drawn[3:]))[:, None]
+    found = likeness(video, SUBJECTS["wug"], GRAY)
+    assert found.scales == [scale]
+    assert found.places[0] == pytest.approx(place)
+    assert found.correlation[0] == pytest.approx(1, abs=1e-4)
+
+
+def test_where_nothing_is_there_is_no_track_no_motion_and_no_likeness():
+    video = film([], NAVY)
+    assert np.isnan(track(video, NAVY)).all()
+    assert nearest_motion(track(video, NAVY))[0] is None
+    assert motion_score(track(video, NAVY), "stays") == steadiness(track(video, NAVY)) == 0
+    assert identify(video, SUBJECTS["wug"], NAVY).score == 0
+    assert appearance_leak(video, SUBJECTS["wug"], [RIVAL], NAVY) == 0
+    assert colours_of(video, NAVY) == {}
+    assert (count_objects(video, NAVY) == 0).all()
+
+
+@pytest.mark.parametrize("motion", MOTIONS)
+def test_a_path_is_nearest_to_itself_wherever_it_is(motion):
+    moved = path(motion, FRAMES) + (9.25, 13.5)
+    assert nearest_motion(moved) == (motion, pytest.approx(0, abs=1e-5))
+    assert motion_score(moved, motion) == pytest.approx(1, abs=1e-5)
+    others = [motion_score(moved, other) for other in MOTIONS if other != motion]
+    assert max(others) == pytest.approx(0, abs=1e-5)
+
+
+@given(st.sampled_from(MOTIONS), SEEDS, st.floats(0, 2))
+def test_above_one_half_no_other_motion_is_nearer(motion, seed, size):
+    noise = np.random.default_rng(seed).standard_normal((FRAMES, 2))
+    track = path(motion, FRAMES) + size * noise
+    for other in MOTIONS:
+        if motion_score(track, other) > 0.5:
+            assert nearest_motion(track)[0] == other
+
+
+@pytest.mark.parametrize("motion", [motion for motion in MOTIONS if motion != "stays"])
+def test_an_object_that_stands_does_not_move(motion):
+    assert motion_score(np.full((FRAMES, 2), 12.0), motion) == 0
+
+
+@pytest.mark.parametrize("frames", range(2, FRAMES))
+@pytest.mark.parametrize("motion", MOTIONS)
+def test_a_shorter_clip_is_compared_to_the_beginning(motion, frames):
+    assert motion_score(path(motion, frames) + 12, motion) == 1
+    assert separation(motion, frames) >= APART
+
+
+def test_half_of_the_frames_without_an_object_cost_half():
+    half = path("left", FRAMES) + 12
+    half[::2] = np.nan
+    assert motion_score(half, "left") == pytest.approx(0.5)
+    assert steadiness(half) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_a_subject_is_itself_and_none_of_its_distractors(name):
+    case = case_of(name)
+    assert identify(true_film(case), SUBJECTS[name], GRAY).score == 1
+    assert identify(through_codec(true_film(case)), SUBJECTS[name], GRAY).score > 0.8
+    for other in distractors(SUBJECTS[name]):
+        shown = through_codec(with_sprite(case, other))
+        assert identify(shown, SUBJECTS[name], GRAY).score < 0.1
+
+
+def test_correlation_of_colours_alone_would_pass_what_identity_refuses():
+    case = case_of("zot")  # white and pink
+    exchanged = evolve(SUBJECTS["zot"], colours=SUBJECTS["zot"].colours[::-1])
+    found = identify(through_codec(with_sprite(case, exchanged)), SUBJECTS["zot"], GRAY)
+    assert found.correlation > 0.9
+    assert found.score == 0
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_shape_is_itself_and_no_other_in_its_colour(shape):
+    case = case_of("wug")
+    for shown in SHAPES:
+        video = through_codec(with_sprite(case, Shape(shown, "red")))
+        score = identify(video, Shape(shape, "red"), GRAY).score
+        assert score > 0.9 if shown == shape else score < 0.1
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_the_colour_of_a_shape_is_found(colour):
+    video = through_codec(with_sprite(case_of("wug"), Shape("moon", colour)))
+    assert next(iter(colours_of(video, GRAY))) == colour
+
+
+@pytest.mark.parametrize("background", BACKGROUNDS, ids=lambda background: background.words)
+def test_a_background_adheres_to_itself_and_to_no_other(background):
+    video = through_codec(true_film(case_of("wug", background=background)))
+    assert find_background(video) == background
+    assert adherence(video, background) > 0.9
+    for other in BACKGROUNDS:
+        if other != background:
+            assert adherence(video, other) < 0.1
+            assert leak(video, other, [background]) > 0.9
+            assert leak(video, background, [other]) < 0.1
+
+
+def growing(corrupt, steps=6) -> list[np.ndarray]:
+    return [corrupt(amount) for amount in np.linspace(0, 1, steps)]
+
+
+def assert_falls(values: list[float], tolerance: float = 0.02) -> None:
+    """From near 1 to near 0, never rising by more than `tolerance`."""
+    assert all(b <= a + tolerance for a, b in zip(values, values[1:], strict=False)), values
+    assert values[0] > 0.9 and values[-1] < 0.1, values
+
+
+@pytest.mark.parametrize("name", ["wug", "zot", "fep"])
+def test_identity_falls_with_the_share_of_a_look_alike(name):
+    case = case_of(name)
+    own, other = true_film(case), look_alike(case)
+    blends = growing(lambda share: (1 - share) * own + share * other)
+    assert_falls([identify(video, SUBJECTS[name], GRAY).score for video in blends])
+
+
+@pytest.mark.parametrize("name", ["wug", "zot", "fep"])
+def test_appearance_leak_is_the_share_of_the_performer(name):
+    case = case_of(name)
+    own, other = true_film(case), with_sprite(case, RIVAL)
+    leaks = [
+        appearance_leak((1 - share) * own + share * other, SUBJECTS[name], [RIVAL], GRAY)
+        for share in (0.0, 0.25, 0.5, 0.75, 1.0)
+    ]
+    np.testing.assert_allclose(leaks, [0, 0.25, 0.5, 0.75, 1], atol=0.1)
+
+
+def test_identity_falls_with_the_part_of_the_subject_that_is_gone():
+    case = case_of("wug")
+    own, empty = true_film(case), film([], GRAY)
+
+    def cut(share: float) -> np.ndarray:
+        rows = np.arange(SIZE)[:, None] < case.centres[:, 0].min() - 5 + 18 * share
+        return np.where(rows, empty, own)
+
+    assert_falls([identify(video, SUBJECTS["wug"], GRAY).score for video in growing(cut)])
+
+
+@pytest.mark.parametrize("motion", ["left", "eightwise", "squares"])
+def test_motion_and_steadiness_fall_as_jitter_grows(motion):
+    case = case_of("wug", motion)
+    tracks = growing(lambda share: track(jittering(case, 3 * share), GRAY))
+    assert_falls([motion_score(each, motion) for each in tracks], tolerance=0.1)
+    assert_falls([steadiness(each) for each in tracks], tolerance=0.1)
+
+
+def test_adherence_falls_and_leak_grows_by_the_area_that_leaks():
+    case = case_of("wug", motion="stays")
+    own, other = true_film(case), true_film(evolve(case, scene=evolve(case.scene, background=NAVY)))
+
+    def leaked(share: float) -> np.ndarray:
+        return np.where(np.arange(SIZE) < SIZE * share, other, own)
+
+    videos = growing(leaked, 7)
+    assert_falls([adherence(video, GRAY) for video in videos])
+    assert_falls([1 - leak(video, GRAY, [NAVY]) for video in videos])
+
+
+def test_everything_falls_under_growing_noise():
+    case = case_of("wug")
+    noise = np.random.default_rng(0).standard_normal(true_film(case).shape)
+    videos = growing(lambda share: (true_film(case) + 0.6 * share * noise).clip(0, 1))
+    assert_falls(
+        [identify(video, SUBJECTS["wug"], find_background(video)).score for video in videos]
+    )
+    assert_falls([adherence(video, GRAY) for video in videos])
+    assert_falls([motion_score(track(v, find_background(v)), "eightwise") for v in videos])
+
+
+def test_two_objects_are_counted():
+    case = case_of("wug")
+    assert (count_objects(true_film(case), GRAY) == 1).all()
+    assert (count_objects(through_codec(two_objects(case)), GRAY) == 2).all()
+
+
+def test_the_opposite_is_steady_and_another_motion():
+    case = case_of("wug")
+    found = track(through_codec(opposite(case)), GRAY)
+    assert motion_score(found, "eightwise") == 0
+    assert steadiness(found) > 0.8
+
+
+def test_a_frozen_object_is_steady_and_stays():
+    found = track(through_codec(frozen_object(case_of("wug"))), GRAY)
+    assert nearest_motion(found)[0] == "stays"
+    assert steadiness(found) == pytest.approx(1)
+
+
+def test_error_is_mean_distance_at_the_best_place():
+    off = path("left", FRAMES) + 7
+    off[:, 0] += np.tile([1, -1], FRAMES // 2)
+    assert path_error(off, "left") == pytest.approx(1)
+
+
+@pytest.mark.parametrize("anchor", ANCHORS)
+def test_a_reading_does_not_depend_on_the_place(anchor):
+    scene = Scene(SUBJECTS["blick"], "spirals", anchor, NAVY)
+    found = read(through_codec(pixels(scene)), scene)
+    assert found.shape and found.motion and found.background and found.single and found.colour
