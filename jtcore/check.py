@@ -15,7 +15,7 @@ Problems = Iterator[str]  # each with its path
 
 def check(recipe: Recipe) -> None:
     """Raises JtError with every problem of files, captions, sizes, masks, device and targets."""
-    checks = (_data, _masks, _sampling, _prompts, _engine, _model)
+    checks = (_data, _masks, _sampling, _metrics, _prompts, _engine, _model)
     problems = [problem for part in checks for problem in _caught(part, recipe)]
     if problems:
         raise JtError(problems)
@@ -55,6 +55,17 @@ def _sampling(recipe: Recipe) -> Problems:
             recipe.backbone.spec.latent_shape(recipe.sample.frames, *recipe.sample.size)
         except ValueError as error:
             yield f"sample: {error}"
+
+
+def _metrics(recipe: Recipe) -> Problems:
+    """What metrics lack; said once of all that lack the same."""
+    lacking: dict[str, list[str]] = {}
+    for name, metric in recipe.metric.items():
+        for problem in getattr(metric.spec, "problems", list)():
+            option, _, told = problem.partition(": ")
+            lacking.setdefault(told, []).append(f"metric.{name}.{option}")
+    for problem, places in lacking.items():
+        yield f"{', '.join(places)}: {problem}"
 
 
 def _prompts(recipe: Recipe) -> Problems:

@@ -35,12 +35,13 @@ def write_tables(folder: Path) -> str:
 
 
 def _numbers(results: Mapping[str, Any]) -> Numbers:
-    """What is compared of a run: changes of the held-out losses, and metrics of its samples."""
-    losses = {
-        f"{name} loss change": row["change"] for name, row in results.get("validation", {}).items()
-    }
+    """What is compared: changes of the held-out losses, what adapters say, metrics of samples."""
+    numbers: dict[str, float] = {}
+    for name, row in results.get("validation", {}).items():
+        numbers[f"{name} loss change"] = row["change"]
+        numbers |= {f"{name} {key}": value for key, value in row.get("adapters", {}).items()}
     adapted = results.get("metrics", {}).get("adapted", {})
-    return losses | {name: value["mean"] for name, value in adapted.items()}
+    return numbers | {name: value["mean"] for name, value in adapted.items()}
 
 
 def _csv(rows: Rows, columns: Sequence[str], seeded: bool) -> str:

@@ -165,6 +165,10 @@ class Loss(Protocol):
 class MetricSpec(Protocol):
     """Options of a metric."""
 
+    def problems(self) -> list[str]:
+        """What keeps it from being loaded, "option: problem" each, told before training starts; may
+        be left out where nothing can."""
+
     def load(self, device: torch.device) -> Metric:
         """Load what it measures with, once for all samples."""
 

@@ -5,6 +5,9 @@ On the same draws, the difference between base and adapted model does tell what 
 """
 
 from collections.abc import Mapping
+from itertools import product
+from statistics import fmean
+from typing import Any
 
 import torch
 
@@ -18,25 +21,25 @@ from jtcore.types import Part
 
 def validate(
     settings: Validation, model: Model, scales: Mapping[str, float], streams: Mapping[str, Stream]
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, Any]]:
     """By stream: mean loss of `base` and `adapted`, and the mean `change` with its standard error
-    over files.
+    over files; and means of what `adapters` say of these passes.
 
     The loss is the mean squared error in the network's own parametrisation. The same times and
     noise are drawn for every file and for both models. Adapters are on at `scales`.
     """
-    return {name: _losses(streams[name], settings, model, scales) for name in settings.data}
+    return {name: _summary(streams[name], settings, model, scales) for name in settings.data}
 
 
-def _losses(
+def _summary(
     stream: Stream, settings: Validation, model: Model, scales: Mapping[str, float]
-) -> dict[str, float]:
+) -> dict[str, Any]:
     parts = [stream.single(item, model.texts) for item in range(len(stream))]
-    draws = range(settings.draws)
-    pairs = torch.tensor(
-        [[_pair(part, model, scales, (settings.seed, draw)) for draw in draws] for part in parts],
-        dtype=torch.float64,
-    ).mean(1)  # (files, 2): draws of one file are not independent of each other
+    pairs, said = torch.empty(len(parts), settings.draws, 2, dtype=torch.float64), []
+    for index, draw in product(range(len(parts)), range(settings.draws)):
+        pairs[index, draw] = _pair(parts[index], model, scales, (settings.seed, draw))
+        said.append(_scalars(model))
+    pairs = pairs.mean(1)  # (files, 2): draws of one file are not independent of each other
     change = pairs[:, 1] - pairs[:, 0]
     error = change.std() / len(change) ** 0.5 if len(change) > 1 else torch.tensor(0.0)
     return {
@@ -44,18 +47,28 @@ def _losses(
         "adapted": float(pairs[:, 1].mean()),
         "change": float(change.mean()),
         "change_standard_error": float(error),
+        "adapters": {name: fmean(each[name] for each in said) for name in said[0]},
     }
 
 
 @torch.no_grad()
 def _pair(
     part: Part, model: Model, scales: Mapping[str, float], seed: tuple[int, ...]
-) -> tuple[float, float]:
+) -> torch.Tensor:  # (2,)
     """The loss of one draw with adapters off, and on."""
     noised = model.backbone.noise(part.latents, generator(*seed, "validation", part.stream))
     losses = []
     for on in ({}, scales):
         with switched_on(model.scaled(on), len(part.prompts)), model.engine.autocast():
             prediction = model.backbone.predict(noised.latents, noised.times, part.text)
-        losses.append(float((prediction.float() - noised.target).square().mean()))
-    return losses[0], losses[1]
+        losses.append((prediction.float() - noised.target).square().mean())
+    return torch.stack(losses)
+
+
+def _scalars(model: Model) -> dict[str, float]:
+    """What each adapter says of its last pass."""
+    return {
+        f"{name}.{key}": float(value)
+        for name, adapter in model.adapters.items()
+        for key, value in adapter.scalars().items()
+    }

@@ -24,6 +24,9 @@ class Shift(Adapter):
         super().__init__()
         layer.register_forward_hook(self.shift)
 
+    def scalars(self) -> dict[str, Tensor]:
+        return {"shift": torch.tensor(SHIFT)}
+
     def shift(self, layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
         return None if self.current is None else output + self.current.scale * SHIFT
 
@@ -66,6 +69,7 @@ def test_the_standard_error_of_the_change_is_over_files(model, scale):
     shifted = [[(scale * SHIFT - t).square().mean() for t in each] for each in targets]
     adapted = torch.stack([torch.stack(each).mean() for each in shifted])
     first, second = (adapted - base).tolist()
+    assert found.pop("adapters") == {"shift.shift": pytest.approx(SHIFT)}
     assert found == pytest.approx(
         {
             "base": base.mean().item(),

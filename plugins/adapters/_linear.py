@@ -38,7 +38,18 @@ class LinearAdapter(Adapter):
     ) -> Tensor | None:  # (N, ..., out), or None to leave the output as it is
         if self.current is None:
             return None
-        return output + update(inputs[0], self.current)
+        added = update(inputs[0], self.current)
+        if not self.training:  # it is told of validation and sampling, and costs training nothing
+            update.relative = added.detach().float().norm() / output.detach().float().norm()
+        return output + added
+
+    def scalars(self) -> Mapping[str, Tensor]:
+        """Outside training, the mean over layers of |update| / |output| in the last pass: ()."""
+        if self.training:
+            return {}
+        layers = [layer for layer in self.modules() if isinstance(layer, LowRank)]
+        sizes = [layer.relative for layer in layers if layer.relative is not None]
+        return {"relative_update": torch.stack(sizes).mean()} if sizes else {}
 
 
 class LowRank(nn.Module):
@@ -66,6 +77,7 @@ class LowRank(nn.Module):
             )
         device = linear.weight.device
         self.scaling = scaling
+        self.relative: Tensor | None = None  # (), |update| / |output| of the last pass
         self.down = matrix(draw(init, rank, linear.in_features, rank, device))
         self.up = matrix(torch.zeros(linear.out_features, rank, device=device))
         self.before = nn.Dropout(dropout if dropout_on == "input" else 0.0)

@@ -44,13 +44,14 @@ class GLoRA:
 
 class GatedAdapter(LinearAdapter):
     def scalars(self) -> Mapping[str, Tensor]:
-        """Mean and extremes over layers of the last pass's gates; each ()."""
+        """Also mean and extremes over layers of the last pass's gates; each ()."""
         layers = [layer for layer in self.modules() if isinstance(layer, GatedLowRank)]
         gates = [layer.last for layer in layers if layer.last is not None]
         if not gates:
-            return {}
+            return super().scalars()
         low, high = torch.stack(gates).aminmax()
-        return {"gate": torch.stack(gates).mean(), "gate_min": low, "gate_max": high}
+        told = {"gate": torch.stack(gates).mean(), "gate_min": low, "gate_max": high}
+        return {**super().scalars(), **told}
 
 
 class GatedLowRank(LowRank):

@@ -151,7 +151,7 @@ def test_every_gradient_of_glora_is_that_of_its_formula(backbone, folded):
 
 def test_the_gates_of_the_last_pass_are_reported(backbone):
     adapter, w = trained(GLoRA("all", RANK), backbone)
-    assert adapter.scalars() == {}
+    assert adapter.train().scalars() == {}
     x = draw_input()
     backbone(adapter, x)
     expected = gates(x, w["gate"]).mean()
@@ -159,6 +159,16 @@ def test_the_gates_of_the_last_pass_are_reported(backbone):
     for value in adapter.scalars().values():
         torch.testing.assert_close(value, expected.detach())
         assert not value.requires_grad
+
+
+@pytest.mark.parametrize("kind", [LoRA, GLoRA])
+def test_how_large_updates_are_is_told_outside_training(backbone, kind):
+    adapter, _ = trained(kind("all", RANK, dropout=0.0), backbone)
+    x = draw_input()
+    with_update, without = backbone(adapter, x), backbone.denoiser.layer(x)
+    expected = (with_update - without).norm() / without.norm()
+    torch.testing.assert_close(adapter.scalars()["relative_update"], expected.detach())
+    assert "relative_update" not in adapter.train().scalars()
 
 
 def test_a_target_that_is_not_linear_is_named(backbone):
