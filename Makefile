@@ -6,7 +6,7 @@ INSTALLED := .venv/installed
 
 .PHONY: run test test-slow lint format smoke bench clean
 
-run: $(INSTALLED) data/pocket/subject
+run: $(INSTALLED) data/pocket/task.json
 	$(BIN)/jt-run jointtuner_pocket
 
 test: $(INSTALLED)
@@ -23,14 +23,17 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-smoke: $(INSTALLED) data/pocket/subject
+smoke: $(INSTALLED) data/pocket/task.json data/leaky/task.json
 	$(BIN)/python tests/smoke.py
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
 
-data/pocket/subject: | $(INSTALLED)
+data/pocket/task.json: | $(INSTALLED)
 	$(BIN)/jt-pocket draw data/pocket
+
+data/leaky/task.json: | $(INSTALLED)
+	$(BIN)/jt-pocket draw data/leaky --tier leaky
 
 # torch first, and pinned: an unpinned one brings gigabytes of CUDA to a machine without a GPU
 $(INSTALLED): pyproject.toml constraints.txt

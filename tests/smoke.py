@@ -11,7 +11,7 @@ COMMANDS = Path(sys.executable).parent
 
 
 def small(recipe: Path) -> list[str]:
-    """Settings that shrink whatever stages the recipe, its base and its variants have."""
+    """Settings that shrink whatever stages and seeds the recipe, its base and its variants have."""
     table = tomllib.loads(recipe.read_text())
     below = small((recipe.parent / table["base"]).resolve()) if "base" in table else []
     tables = {"": table}
@@ -22,7 +22,8 @@ def small(recipe: Path) -> list[str]:
         for name, stage in each.get("stage", {}).items()
         if stage
     ]
-    return [*dict.fromkeys([*below, *steps, "sample.steps=2", "sample.seeds=[0]"])]
+    seeds = ["seeds=[0]"] if "seeds" in table else []
+    return [*dict.fromkeys([*below, *seeds, *steps, "sample.steps=2", "sample.seeds=[0]"])]
 
 
 def main() -> int:
