@@ -12,24 +12,28 @@ from jtcore.report import markdown_table
 from jtcore.run import read_json
 from jtcore.statistics import Interval, mean_interval, paired_difference
 
-Numbers = Mapping[str, float]  # of one run, by column
+BASE = "base model"  # whose samples are the same in all runs
+
+Numbers = Mapping[str, float]  # of one run, by name
 Rows = Mapping[Trial, Numbers]
 
 
 def write_tables(folder: Path) -> str:
-    """Write `ablation.csv`, a row for each run, and `ablation.md`, a row for each variant.
+    """Write `ablation.csv`, a row for each run, and `ablation.md`, a column for each variant.
 
     Returns what `ablation.md` says. Where there are seeds, it has means over them and differences
     to the first variant, with intervals.
     """
-    rows = {
-        trial: _numbers(read_json(folder / trial.folder / "metrics.json") or {})
+    results = {
+        trial: read_json(folder / trial.folder / "metrics.json") or {}
         for trial in read_trials(folder)
     }
-    columns = list(dict.fromkeys(name for row in rows.values() for name in row))
+    rows = {trial: _numbers(result) for trial, result in results.items()}
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))
     seeded = any(trial.seed is not None for trial in rows)
-    text = "\n".join(_over_seeds(rows, columns) if seeded else _plain(rows, columns))
-    write_text(folder / "ablation.csv", _csv(rows, columns, seeded))
+    base = next(filter(None, (_means(result, "base") for result in results.values())), {})
+    text = "\n".join(_over_seeds(rows, base, names) if seeded else _plain(rows, base, names))
+    write_text(folder / "ablation.csv", _csv(rows, names, seeded))
     write_text(folder / "ablation.md", text + "\n")
     return text
 
@@ -40,8 +44,12 @@ def _numbers(results: Mapping[str, Any]) -> Numbers:
     for name, row in results.get("validation", {}).items():
         numbers[f"{name} loss change"] = row["change"]
         numbers |= {f"{name} {key}": value for key, value in row.get("adapters", {}).items()}
-    adapted = results.get("metrics", {}).get("adapted", {})
-    return numbers | {name: value["mean"] for name, value in adapted.items()}
+    return numbers | _means(results, "adapted")
+
+
+def _means(results: Mapping[str, Any], model: str) -> Numbers:
+    summary = results.get("metrics", {}).get(model, {})
+    return {name: value["mean"] for name, value in summary.items()}
 
 
 def _csv(rows: Rows, columns: Sequence[str], seeded: bool) -> str:
@@ -54,31 +62,38 @@ def _csv(rows: Rows, columns: Sequence[str], seeded: bool) -> str:
     return text.getvalue()
 
 
-def _plain(rows: Rows, columns: Sequence[str]) -> Iterator[str]:
-    shown = [
-        [trial.variant, *(f"{row[c]:.4f}" if c in row else "" for c in columns)]
-        for trial, row in rows.items()
-    ]
-    return markdown_table(["variant", *columns], shown)
+def _plain(rows: Rows, base: Numbers, names: Sequence[str]) -> Iterator[str]:
+    columns = {BASE: base} | {trial.variant: row for trial, row in rows.items()}
+    return _table(names, {name: _four_digits(row) for name, row in columns.items()})
 
 
-def _over_seeds(rows: Rows, columns: Sequence[str]) -> Iterator[str]:
+def _over_seeds(rows: Rows, base: Numbers, names: Sequence[str]) -> Iterator[str]:
     """A table of means over seeds, and one of differences to the first variant."""
     first, *others = dict.fromkeys(trial.variant for trial in rows)
-    found = {c: {v: _by_seed(rows, v, c) for v in (first, *others)} for c in columns}
-    means = [
-        [variant, *(_shown(_mean(found[c][variant]), "") for c in columns)]
-        for variant in (first, *others)
-    ]
+    found = {v: {name: _by_seed(rows, v, name) for name in names} for v in (first, *others)}
+    means = {
+        variant: {name: _shown(_mean(values), "") for name, values in by_name.items()}
+        for variant, by_name in found.items()
+    }
     yield "Mean over seeds ± 95 % interval (Student's t).\n"
-    yield from markdown_table(["variant", *columns], means)
+    yield from _table(names, {BASE: _four_digits(base), **means})
     if others:
-        differences = [
-            [v, *(_shown(_difference(found[c][v], found[c][first]), "+") for c in columns)]
+        differences = {
+            v: {n: _shown(_difference(found[v][n], found[first][n]), "+") for n in names}
             for v in others
-        ]
+        }
         yield f"\nDifference to {first}, seed by seed: mean ± 95 % interval (Student's t).\n"
-        yield from markdown_table(["variant", *columns], differences)
+        yield from _table(names, differences)
+
+
+def _table(names: Sequence[str], columns: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+    """A row for each name; what a column lacks is left empty."""
+    rows = [[name, *(column.get(name, "") for column in columns.values())] for name in names]
+    return markdown_table(["", *columns], rows)
+
+
+def _four_digits(row: Numbers) -> dict[str, str]:
+    return {name: f"{value:.4f}" for name, value in row.items()}
 
 
 def _by_seed(rows: Rows, variant: str, column: str) -> dict[int | None, float]:

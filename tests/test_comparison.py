@@ -25,7 +25,10 @@ def folder(tmp_path) -> Path:
         run = tmp_path / runs[-1]["folder"]
         run.mkdir()
         if value is not None:
-            metrics = {"adapted": {"m.value": {"mean": value, "deviation": 0.0, "videos": 1}}}
+            metrics = {
+                model: {"m.value": {"mean": mean, "deviation": 0.0, "videos": 1}}
+                for model, mean in (("base", 0.1), ("adapted", value))
+            }
             (run / "metrics.json").write_text(json.dumps({"metrics": metrics}))
     (tmp_path / "ablation.json").write_text(json.dumps({"runs": runs}))
     return tmp_path
@@ -54,16 +57,15 @@ def test_differences_are_between_runs_of_the_same_seed(folder):
     assert text.splitlines() == [
         "Mean over seeds ± 95 % interval (Student's t).",
         "",
-        "| variant | m.value |",
-        "| --- | --- |",
-        f"| full | 0.3333 ± {full:.4f} (n=3) |",
-        f"| plain | 0.5000 ± {plain:.4f} (n=2) |",
+        "|  | base model | full | plain |",
+        "| --- | --- | --- | --- |",
+        f"| m.value | 0.1000 | 0.3333 ± {full:.4f} (n=3) | 0.5000 ± {plain:.4f} (n=2) |",
         "",
         "Difference to full, seed by seed: mean ± 95 % interval (Student's t).",
         "",
-        "| variant | m.value |",
+        "|  | plain |",
         "| --- | --- |",
-        f"| plain | +0.0625 ± {12.706205 * 0.3125:.4f} (n=2) |",
+        f"| m.value | +0.0625 ± {12.706205 * 0.3125:.4f} (n=2) |",
     ]
 
 
