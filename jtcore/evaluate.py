@@ -1,6 +1,7 @@
 """Metrics over the videos of a run, read back from disk as a stranger would."""
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -25,7 +26,7 @@ def measure(
         for entry, found in zip(samples, values, strict=True):
             video, fps = read_sample(folder / entry["file"])
             answer = loaded(Sample(video, entry["prompt"], entry["seed"], fps))
-            found |= {f"{name}.{key}": float(value) for key, value in answer.items()}
+            found |= {f"{name}.{key}": float(v) for key, v in answer.items() if isfinite(v)}
     return [{**entry, "metrics": found} for entry, found in zip(samples, values, strict=True)]
 
 

@@ -174,4 +174,5 @@ class MetricSpec(Protocol):
 
 
 class Metric(Protocol):
-    def __call__(self, sample: Sample) -> Mapping[str, float]: ...
+    def __call__(self, sample: Sample) -> Mapping[str, float]:
+        """Values by name; what has no value for this sample is left out, or nan."""
