@@ -3,8 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
+TASKS := blick_squares dax_spirals wug_spirals zot_eightwise fep_eightwise tove_squares
 
-.PHONY: run test test-slow lint format smoke bench clean
+.PHONY: run test test-slow lint format tasks smoke bench clean
 
 run: $(INSTALLED) data/pocket/task.json
 	$(BIN)/jt-run jointtuner_pocket
@@ -23,7 +24,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-smoke: $(INSTALLED) data/pocket/task.json data/leaky/task.json
+smoke: $(INSTALLED) data/pocket/task.json data/leaky/task.json tasks
 	$(BIN)/python tests/smoke.py
 
 bench: $(INSTALLED)
@@ -34,6 +35,11 @@ data/pocket/task.json: | $(INSTALLED)
 
 data/leaky/task.json: | $(INSTALLED)
 	$(BIN)/jt-pocket draw data/leaky --tier leaky
+
+tasks: $(TASKS:%=data/%/task.json)
+
+$(TASKS:%=data/%/task.json): data/%/task.json: | $(INSTALLED)
+	$(BIN)/jt-pocket draw data/$* --subject $(firstword $(subst _, ,$*)) --motion $(lastword $(subst _, ,$*))
 
 # torch first, and pinned: an unpinned one brings gigabytes of CUDA to a machine without a GPU
 $(INSTALLED): pyproject.toml constraints.txt

@@ -7,13 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jtcore.errors import JtError
 from jtcore.report import markdown_table
 from jtcore.statistics import Interval
 
 from .exam import Result, exam
 from .models import load
 
-BARS = {  # what a base must reach, by question; jitter from above
+FROM_ABOVE = {"jitter, px"}
+BARS = {  # what a base must reach, by question
     "colour": 0.95,
     "background": 0.95,
     "shape": 0.95,
@@ -29,9 +31,23 @@ HARDER = ("never seen", "held-out", "unsaid")  # in the topics' names
 
 def write_card(folder: Path, videos: int, seed: int) -> str:
     """Examine the model in `folder`; returns the card as Markdown."""
-    facts = json.loads((folder / "pretraining.json").read_text())
+    facts = _read_facts(folder)
     results = list(exam(load(folder), videos, seed))
     return "\n".join((*_origin(facts), *_exam(results, videos, seed), *_curve(facts))) + "\n"
+
+
+def missed(result: Result) -> bool:
+    """Whether the estimate does not reach its bar."""
+    found, bar = result.generated.estimate, _bar(result)
+    return found > bar if result.question in FROM_ABOVE else found < bar
+
+
+def _read_facts(folder: Path) -> Mapping[str, Any]:
+    try:
+        return json.loads((folder / "pretraining.json").read_text())
+    except FileNotFoundError:
+        told = "no pretraining.json; expected what jt-pocket pretrain wrote"
+        raise JtError(f"{folder}: {told}") from None
 
 
 def _origin(facts: Mapping[str, Any]) -> Iterator[str]:
@@ -62,8 +78,7 @@ def _exam(results: Sequence[Result], videos: int, seed: int) -> Iterator[str]:
 
 
 def _row(result: Result) -> list[str]:
-    found, bar = result.generated, _bar(result)
-    reached = found.estimate <= bar if result.question == "jitter, px" else found.estimate >= bar
+    found = result.generated
     return [
         result.topic,
         result.question,
@@ -71,14 +86,14 @@ def _row(result: Result) -> list[str]:
         f"{result.real:.2f}",
         f"{found.estimate:.2f}",
         _span(found),
-        f"{bar:.2f}",
-        "" if reached else "missed",
+        f"{_bar(result):.2f}",
+        "missed" if missed(result) else "",
     ]
 
 
 def _bar(result: Result) -> float:
-    harder = any(word in result.topic for word in HARDER)
-    return UNSEEN if harder and result.question != "jitter, px" else BARS[result.question]
+    harder = any(word in result.topic for word in HARDER) and result.question not in FROM_ABOVE
+    return UNSEEN if harder else BARS[result.question]
 
 
 def _span(interval: Interval) -> str:

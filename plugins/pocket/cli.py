@@ -74,7 +74,7 @@ def _list(options: argparse.Namespace) -> int:
     from .motions import HELD_OUT
 
     for name, subject in SUBJECTS.items():
-        print(f"subject  {name:<10} {subject.look} creature")
+        print(f"subject  {name:<10} {subject.look} {subject.name}")
     for name, (phrase, *_) in HELD_OUT.items():
         print(f"motion   {name:<10} {phrase}")
     print(f"words    {' '.join(sorted(vocabulary()))}")

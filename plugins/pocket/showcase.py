@@ -16,9 +16,12 @@ PROMPTS = (
     "an orange moon bounces at mid-right on black",
     "a pink triangle zigzags at mid on olive",
     "a purple ball shakes at bottom-right on brown",
-    "a blue and white creature circles counterclockwise at mid on teal",
-    "a red and yellow creature stays at top-right on gray",
-    "a green and white creature moves southeast at mid on dotted navy",
+    "a blue white-trimmed crowned masked belted clawed creature circles counterclockwise at mid"
+    " on teal",
+    "a red yellow-trimmed horned cheeky stout toed creature stays at top-right on gray",
+    "a green white-trimmed tufted snouted winged skirted creature moves southeast at mid"
+    " on dotted navy",
+    "a yellow purple-trimmed crowned masked winged rooted creature bounces at mid on plum",
     "a pink ring stays at mid on gray",
     "a blue ball moves right at top on striped brown",
     "a red square sways on navy",
