@@ -53,6 +53,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     card.add_argument("--seed", type=_count, default=0, metavar="N", help="default: %(default)s")
     card.set_defaults(run=_card)
+    metrics = commands.add_parser(
+        "metrics", help="validate the ground-truth metrics on right and wrong videos"
+    )
+    metrics.add_argument("--out", type=Path, metavar="FILE", help="default: print the table")
+    metrics.set_defaults(run=_metrics)
     return parser
 
 
@@ -118,17 +123,26 @@ def _pretrain(options: argparse.Namespace) -> int:
 def _card(options: argparse.Namespace) -> int:
     import torch
 
-    from jtcore.files import write_text
-
     from .card import write_card
     from .models import SHIPPED
 
     torch.set_num_threads(1)  # more only wait for each other: the model is that small
-    card = write_card(options.weights or SHIPPED, options.videos, options.seed)
-    if options.out:
-        write_text(options.out, card)
+    return _show(write_card(options.weights or SHIPPED, options.videos, options.seed), options.out)
+
+
+def _metrics(options: argparse.Namespace) -> int:
+    from .measure.validation import validate
+
+    return _show(validate(), options.out)
+
+
+def _show(text: str, out: Path | None) -> int:
+    from jtcore.files import write_text
+
+    if out:
+        write_text(out, text)
     else:
-        print(card, end="")
+        print(text, end="")
     return 0
 
 

@@ -15,13 +15,13 @@ from .captions import caption, sentence
 from .creatures import Creature, draw_assembled, draw_colours
 from .held_out import COMBINATIONS, NAMEABLE, is_held_out
 from .measure.grounds import find_background
-from .measure.likeness import likeness
+from .measure.likeness import likenesses
 from .measure.paths import nearest_motion
 from .measure.success import CORRELATION, ERROR, has_sprite
 from .measure.tracking import colours_of, count_objects, track
 from .models import Pocket, sample
 from .motions import PHRASES
-from .sprites import SHAPES, Shape, Sprite
+from .sprites import SHAPES, Background, Shape, Sprite
 from .world import Scene, draw_scene, draw_shape, render
 
 BATCH = 24  # videos sampled at once
@@ -92,26 +92,26 @@ def answers(video: np.ndarray, scene: Scene) -> Answers:
         right["direction"] = right["named motion"]
     if scene.motion == "stays":
         right["jitter, px"] = float(np.sqrt(np.square(path - path.mean(0)).sum(1).mean()))
-    return right | _looks(video, scene)
+    return right | _looks(video, scene.sprite, background)
 
 
-def _looks(video: np.ndarray, scene: Scene) -> Answers:
-    if isinstance(scene.sprite, Creature):
-        return {"creature": has_sprite(video, scene.sprite)}
+def _looks(video: np.ndarray, sprite: Sprite, background: Background) -> Answers:
+    if isinstance(sprite, Creature):
+        return {"creature": has_sprite(video, sprite)}
+    colour = next(iter(colours_of(video, background)), None)
     return {
-        "colour": next(iter(colours_of(video, scene.background)), None) == scene.sprite.colour,
-        "shape": _is_shape(video, scene),
+        "colour": colour == sprite.colour,
+        "shape": colour is not None and _shape(video, colour, background) == sprite.name,
     }
 
 
-def _is_shape(video: np.ndarray, scene: Scene) -> bool:
-    """Whether its own template fits best, and well."""
-    shapes = {name: Shape(name, scene.sprite.colour) for name in SHAPES}
-    fits = {
-        name: likeness(video, shape, scene.background).correlation.mean()
-        for name, shape in shapes.items()
-    }
-    return max(fits, key=fits.get) == scene.sprite.name and fits[scene.sprite.name] > CORRELATION
+def _shape(video: np.ndarray, colour: str, background: Background) -> str | None:
+    """The shape whose template fits best; None where it does not fit well."""
+    shapes = [Shape(name, colour) for name in SHAPES]
+    fits = dict(zip(SHAPES, likenesses(video, shapes, background), strict=True))
+    means = {name: fit.correlation.mean() for name, fit in fits.items()}
+    best = max(means, key=means.get)
+    return best if means[best] > CORRELATION else None
 
 
 def _marks(videos: np.ndarray, scenes: Sequence[Scene]) -> Mapping[str, list[bool | float]]:

@@ -8,8 +8,8 @@ import numpy as np
 from attrs import field, frozen
 from attrs.validators import in_
 
-from .creatures import Creature, differing_cells, draw_assembled, draw_colours, draw_nameless
-from .held_out import SUBJECTS, assert_is_seen, is_held_out
+from .creatures import Creature, draw_assembled, draw_colours, draw_nameless
+from .held_out import assert_is_seen, is_held_out
 from .motions import ANCHORS, HELD_OUT, PERIOD, PHRASES, path
 from .sprites import GROUNDS, PATTERNS, SHAPES, Background, Shape, Sprite
 from .tones import COLOURS, FINE, SIDE
@@ -84,16 +84,6 @@ def draw_creature(rng: np.random.Generator, colours: tuple[str, str] | None = No
     colours = colours or draw_colours(rng)
     nameless = rng.random() < NAMELESS
     return draw_nameless(rng, colours) if nameless else draw_assembled(rng, colours)
-
-
-def look_alikes(name: str, count: int, rng: np.random.Generator) -> list[Creature]:
-    """Creatures in the held-out subject's own colours, of clearly other layouts: distractors."""
-    subject, found = SUBJECTS[name], []
-    while len(found) < count:
-        other = draw_creature(rng, subject.colours)
-        if differing_cells(other.rows, subject.rows) >= 6:
-            found.append(other)
-    return found
 
 
 def draw_background(rng: np.random.Generator) -> Background:

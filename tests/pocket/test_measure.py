@@ -23,7 +23,7 @@ from jtplugins.pocket.measure.films import (
 )
 from jtplugins.pocket.measure.films import true as true_film
 from jtplugins.pocket.measure.grounds import BACKGROUNDS, adherence, find_background, leak
-from jtplugins.pocket.measure.identity import distractors, identify
+from jtplugins.pocket.measure.identity import distractors, identify, telling
 from jtplugins.pocket.measure.likeness import draw, likeness
 from jtplugins.pocket.measure.paths import (
     APART,
@@ -107,12 +107,22 @@ def test_another_scene_is_not_taken_for_this_one(seed, other):
 
 
 @settings(max_examples=30, deadline=None)
+@given(SEEDS, st.integers(-3, 3), st.integers(-3, 3))
+def test_a_track_follows_whole_pixels(seed, y, x):
+    assert moved(seed, (y, x)) == pytest.approx((y, x), abs=0.1)
+
+
+@settings(max_examples=30, deadline=None)
 @given(SEEDS, st.floats(-3, 3), st.floats(-3, 3))
-def test_a_track_follows_the_sprite_by_fractions_of_a_pixel(seed, y, x):
+def test_a_track_follows_parts_of_pixels_by_less_than_motions_differ(seed, y, x):
+    assert np.linalg.norm(moved(seed, (y, x)) - (y, x)) < APART
+
+
+def moved(seed: int, by: tuple[float, float]) -> np.ndarray:  # (2,) px
+    """How far a sprite was seen to move that was moved `by` so many px."""
     scene = evolve(scene_of(seed), anchor="mid", motion="stays")
-    here = track(pixels(scene), scene.background)
-    there = track(pixels(evolve(scene, jitter=(y, x))), scene.background)
-    np.testing.assert_allclose(there - here, np.full((FRAMES, 2), (y, x)), atol=0.4)
+    one, other = (pixels(evolve(scene, jitter=jitter)) for jitter in ((0.0, 0.0), by))
+    return (track(other, scene.background) - track(one, scene.background))[0]
 
 
 def test_drawing_agrees_with_the_world():
@@ -196,6 +206,18 @@ def test_correlation_of_colours_alone_would_pass_what_identity_refuses():
     found = identify(through_codec(exchanged(case)), SUBJECTS["zot"], black)
     assert found.correlation > 0.9
     assert found.score == 0
+
+
+@pytest.mark.parametrize("background", [GRAY, NAVY, Background("black")], ids=str)
+def test_white_and_pink_are_told_apart(background):
+    tones = np.array([COLOURS["white"], COLOURS["pink"]]) / 255
+    added = tones - background.pixels(SIZE).mean((1, 2))
+    assert cosine(*added) > 0.9
+    assert cosine(*(added @ telling(SUBJECTS["zot"], background))) < 0.75
+
+
+def cosine(one: np.ndarray, other: np.ndarray) -> float:
+    return float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
 
 
 @pytest.mark.parametrize("shape", SHAPES)

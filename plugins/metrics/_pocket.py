@@ -1,0 +1,45 @@
+"""What the metrics of pocket's world share: the video at the world's size, and the task's truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jtcore.errors import JtError
+from jtcore.framing import fit
+from jtcore.types import Sample
+
+from ..pocket.prompts import Wish, read_prompt
+from ..pocket.task import NAME, Task, read_task
+from ..pocket.world import FRAMES, SIZE
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def pixels(video: Tensor) -> np.ndarray:  # (3, F, H, W) -> (3, at most FRAMES, SIZE, SIZE)
+    """A video, each in [0, 1], as the world has it; of a longer one, frames evenly spread."""
+    chosen = np.linspace(0, video.shape[1] - 1, min(video.shape[1], FRAMES)).round().astype(int)
+    shown = (video[:, chosen] * 255).round().clamp(0, 255).byte()
+    return fit(shown, (SIZE, SIZE)).numpy().astype(np.float32) / 255
+
+
+def wish(sample: Sample, task: Task | None = None) -> Wish:
+    """What the prompt asks for; the task's name means its subject."""
+    return read_prompt(sample.prompt, {NAME: task.sprite} if task else {})
+
+
+def open_task(path: str) -> Task:
+    """The task of a file or folder. Raises JtError."""
+    return read_task(Path(path))
+
+
+def task_problems(path: str) -> list[str]:
+    """What keeps the task from being read, each with its place among a metric's options."""
+    try:
+        open_task(path)
+    except JtError as error:
+        return [f"task: {problem}" for problem in error.problems]
+    return []

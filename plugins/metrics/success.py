@@ -1,0 +1,55 @@
+"""Whether a video shows all that the prompt asks for."""
+
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+from attrs import frozen
+
+from jtcore import hookimpl
+from jtcore.types import Metric, Sample
+
+from ..pocket.measure.success import judge
+from ..pocket.task import Task
+from ._pocket import open_task, pixels, task_problems, wish
+
+
+@frozen
+class Success:
+    """1 where sprite, motion and background are right at once, else 0
+
+    The strict rule: sprite_identity of 0.5 or more, with a correlation above 0.9 and 0.75 or more
+    of the object in the sprite's colours; sprite_motion of 0.5 or more, with an error below 1 px;
+    background_adherence of 0.9 or more. Its parts are there as well: `identity`, `motion` and
+    `background`, 0 or 1 each.
+
+    `task` is a folder that `jt-pocket draw` wrote: "sks" in a prompt is its subject. A prompt that
+    leaves one of the three unsaid, and a video of one frame, have no value. Blind to a second
+    object that is less than a tenth of the picture.
+    """
+
+    task: str
+
+    def problems(self) -> list[str]:
+        return task_problems(self.task)
+
+    def load(self, device: torch.device) -> Metric:
+        return partial(measure, open_task(self.task))
+
+
+def measure(task: Task, sample: Sample) -> Mapping[str, float]:
+    asked, video = wish(sample, task), pixels(sample.video)
+    if None in (asked.sprite, asked.motion, asked.background) or video.shape[1] == 1:
+        return {}
+    found = judge(video, asked.sprite, asked.motion, asked.background)
+    return {
+        "success": float(found.all),
+        "identity": float(found.identity),
+        "motion": float(found.motion),
+        "background": float(found.background),
+    }
+
+
+@hookimpl
+def jt_metrics() -> dict[str, type]:
+    return {"success": Success}

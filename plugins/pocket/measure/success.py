@@ -1,0 +1,58 @@
+"""The strict rule: when a video shows what was asked for."""
+
+from __future__ import annotations
+
+import numpy as np
+from attrs import frozen
+
+from ..sprites import Background, Sprite
+from .grounds import adherence, find_background
+from .identity import Identity, identify
+from .paths import motion_score, path_error
+from .tracking import track
+
+IDENTITY = 0.5  # half-way from the best distractor to the whole sprite, in unexplained energy
+CORRELATION = 0.9  # with the template: best of some hides a broken sprite
+COLOURS = 0.75  # share of the object; with one of a creature's two replaced it is about half
+MOTION = 0.5  # above it no other motion is nearer
+ERROR = 1.0  # px, mean distance from the true path
+BACKGROUND = 0.9  # share of the ground
+
+
+@frozen
+class Success:
+    """What is right of a video"""
+
+    identity: bool
+    motion: bool
+    background: bool
+
+    @property
+    def all(self) -> bool:
+        return self.identity and self.motion and self.background
+
+
+def judge(video: np.ndarray, sprite: Sprite, motion: str, background: Background) -> Success:
+    """Hold a video (3, F, SIZE, SIZE) against the strict rule."""
+    found = find_background(video)
+    return Success(
+        is_whole(identify(video, sprite, found)),
+        is_on_path(track(video, found), motion),
+        adherence(video, background) >= BACKGROUND,
+    )
+
+
+def has_sprite(video: np.ndarray, sprite: Sprite) -> bool:
+    """Whether the object of (3, F, SIZE, SIZE) is the sprite, whatever it moves before."""
+    return is_whole(identify(video, sprite, find_background(video)))
+
+
+def is_whole(identity: Identity) -> bool:
+    """Whether the object is the sprite, and not broken."""
+    known = identity.colours >= COLOURS
+    return known and identity.score >= IDENTITY and identity.correlation > CORRELATION
+
+
+def is_on_path(track: np.ndarray, motion: str) -> bool:  # (F, 2) px
+    """Whether the object moves as `motion` does."""
+    return motion_score(track, motion) >= MOTION and path_error(track, motion) < ERROR
