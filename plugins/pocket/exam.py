@@ -41,7 +41,7 @@ class Topic:
 
     def scene(self, rng: np.random.Generator) -> Scene:
         motion = self.motions[rng.integers(len(self.motions))]
-        return evolve(draw_scene(rng, jitter=0.0, motion=motion), sprite=self.sprite(rng))
+        return evolve(draw_scene(rng, motion=motion), sprite=self.sprite(rng))
 
 
 @frozen

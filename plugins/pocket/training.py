@@ -80,11 +80,11 @@ def draw_clips(
 ) -> tuple[Tensor, list[str]]:  # (B, 3, F, H, W) in [-1, 1], captions
     """Clips of the world as it is at `step`: positions grow freer late in training."""
     freedom = plan.freedom(step)
-    jitter = plan.jitter + freedom * (plan.wide_jitter - plan.jitter)
     noise = CaptionNoise(place=freedom * plan.unplaced)
     motion = "stays" if step < plan.standing_steps else None
     anchor = "mid" if step < plan.centred_steps else None
-    scenes = [draw_scene(rng, jitter, motion, anchor) for _ in range(batch)]
+    jitters = plan.jitter * (rng.random(batch) < freedom)
+    scenes = [draw_scene(rng, jitter, motion, anchor) for jitter in jitters]
     captions = [noisy_caption(scene, noise, rng) for scene in scenes]
     return torch.from_numpy(render(scenes, frames)), captions
 

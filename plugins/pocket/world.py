@@ -56,16 +56,19 @@ def coverage(centre: np.ndarray) -> np.ndarray:  # (...) px -> (..., SIZE, S)
 
 
 def draw_scene(
-    rng: np.random.Generator, jitter: float, motion: str | None = None, anchor: str | None = None
+    rng: np.random.Generator, jitter: int = 0, motion: str | None = None, anchor: str | None = None
 ) -> Scene:
-    """Draw a scene of pretraining's distribution, its place within `jitter` px of an anchor."""
+    """Draw a scene of pretraining's distribution, its place within `jitter` px of an anchor.
+
+    Places are whole pixels, as paths are: there, a creature's cells are crisp.
+    """
     sprite = draw_sprite(rng)
     scene = Scene(
         sprite=sprite,
         motion=motion or _pick(rng, PHRASES),
         anchor=anchor or _pick(rng, ANCHORS),
         background=draw_background(rng),
-        jitter=tuple(rng.uniform(-jitter, jitter, 2)),
+        jitter=tuple(float(off) for off in rng.integers(-jitter, jitter + 1, 2)),
     )
     assert_is_seen(scene.sprite, scene.motion)
     return scene

@@ -30,7 +30,7 @@ GRAY = Background("gray")
 def test_pretraining_never_shows_what_is_held_out(seed):
     rng = np.random.default_rng(seed)
     for _ in range(50):
-        scene = draw_scene(rng, jitter=1.0)
+        scene = draw_scene(rng, jitter=1)
         assert scene.motion not in HELD_OUT
         if isinstance(scene.sprite, Shape):
             assert (scene.sprite.colour, scene.sprite.name) not in COMBINATIONS
@@ -51,7 +51,7 @@ def test_drawing_a_held_out_subject_in_pretraining_is_refused(name):
 @pytest.mark.parametrize("motion", HELD_OUT)
 def test_drawing_a_held_out_motion_in_pretraining_is_refused(motion):
     with pytest.raises(AssertionError, match="held-out motion"):
-        draw_scene(np.random.default_rng(0), 0.25, motion)
+        draw_scene(np.random.default_rng(0), motion=motion)
 
 
 def test_there_are_enough_held_out_subjects_and_motions_of_their_own_colours():
@@ -107,7 +107,7 @@ def test_a_creature_is_mirrored_and_has_eyes():
 
 
 def test_scenes_are_functions_of_the_generator():
-    one, two = ([draw_scene(np.random.default_rng(7), 0.25)] for _ in range(2))
+    one, two = ([draw_scene(np.random.default_rng(7), 1)] for _ in range(2))
     assert one == two
     np.testing.assert_array_equal(render(one), render(two))
 
