@@ -10,19 +10,22 @@ from jtcore.ablation import Trial, read_trials
 from jtcore.files import write_text
 from jtcore.report import markdown_table
 from jtcore.run import read_json
-from jtcore.statistics import Interval, mean_interval, paired_difference
+from jtcore.statistics import Interval, mean_interval, student
 
-BASE = "base model"  # whose samples are the same in all runs
+BASE = "base model"
 
+Results = Mapping[str, Any]  # a run's metrics.json
 Numbers = Mapping[str, float]  # of one run, by name
-Rows = Mapping[Trial, Numbers]
+Seeds = Mapping[int | None, float]  # one number of one variant, by seed
+Columns = Mapping[str, Mapping[str, str]]  # what a table shows, by heading and name
 
 
 def write_tables(folder: Path) -> str:
     """Write `ablation.csv`, a row for each run, and `ablation.md`, a column for each variant.
 
-    Returns what `ablation.md` says. Where there are seeds, it has means over them and differences
-    to the first variant, with intervals.
+    Returns what `ablation.md` says. Where there are seeds, it has means over them, changes from the
+    base model and differences to the first variant, with intervals. Variants whose base models
+    measure differently were asked different things, and are not compared to each other.
     """
     results = {
         trial: read_json(folder / trial.folder / "metrics.json") or {}
@@ -31,14 +34,14 @@ def write_tables(folder: Path) -> str:
     rows = {trial: _numbers(result) for trial, result in results.items()}
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
     seeded = any(trial.seed is not None for trial in rows)
-    base = next(filter(None, (_means(result, "base") for result in results.values())), {})
-    text = "\n".join(_over_seeds(rows, base, names) if seeded else _plain(rows, base, names))
+    tables = _over_seeds(results, rows) if seeded else [_plain(results, rows)]
+    text = "\n\n".join("\n".join(_lines(names, *table)) for table in tables)
     write_text(folder / "ablation.csv", _csv(rows, names, seeded))
-    write_text(folder / "ablation.md", text + "\n")
+    write_text(folder / "ablation.md", f"{text}\n")
     return text
 
 
-def _numbers(results: Mapping[str, Any]) -> Numbers:
+def _numbers(results: Results) -> Numbers:
     """What is compared: changes of the held-out losses, what adapters say, metrics of samples."""
     numbers: dict[str, float] = {}
     for name, row in results.get("validation", {}).items():
@@ -47,80 +50,113 @@ def _numbers(results: Mapping[str, Any]) -> Numbers:
     return numbers | _means(results, "adapted")
 
 
-def _means(results: Mapping[str, Any], model: str) -> Numbers:
-    summary = results.get("metrics", {}).get(model, {})
-    return {name: value["mean"] for name, value in summary.items()}
+def _means(results: Results, model: str) -> dict[str, float]:
+    return {name: value["mean"] for name, value in _summary(results, model).items()}
 
 
-def _csv(rows: Rows, columns: Sequence[str], seeded: bool) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["variant", *(["seed"] if seeded else []), *columns])
-    for trial, row in rows.items():
-        names = [trial.variant, trial.seed] if seeded else [trial.variant]
-        writer.writerow([*names, *(row.get(column, "") for column in columns)])
-    return text.getvalue()
+def _summary(results: Results, model: str) -> Mapping[str, Mapping[str, Any]]:
+    return results.get("metrics", {}).get(model, {})
 
 
-def _plain(rows: Rows, base: Numbers, names: Sequence[str]) -> Iterator[str]:
-    columns = {BASE: base} | {trial.variant: row for trial, row in rows.items()}
-    return _table(names, {name: _four_digits(row) for name, row in columns.items()})
-
-
-def _over_seeds(rows: Rows, base: Numbers, names: Sequence[str]) -> Iterator[str]:
-    """A table of means over seeds, and one of differences to the first variant."""
-    first, *others = dict.fromkeys(trial.variant for trial in rows)
-    found = {v: {name: _by_seed(rows, v, name) for name in names} for v in (first, *others)}
-    means = {
-        variant: {name: _shown(_mean(values), "") for name, values in by_name.items()}
-        for variant, by_name in found.items()
-    }
-    yield "Mean over seeds ± 95 % interval (Student's t).\n"
-    yield from _table(names, {BASE: _four_digits(base), **means})
-    if others:
-        differences = {
-            v: {n: _shown(_difference(found[v][n], found[first][n]), "+") for n in names}
-            for v in others
-        }
-        yield f"\nDifference to {first}, seed by seed: mean ± 95 % interval (Student's t).\n"
-        yield from _table(names, differences)
-
-
-def _table(names: Sequence[str], columns: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
-    """A row for each name; what a column lacks is left empty."""
-    rows = [[name, *(column.get(name, "") for column in columns.values())] for name in names]
-    return markdown_table(["", *columns], rows)
-
-
-def _four_digits(row: Numbers) -> dict[str, str]:
-    return {name: f"{value:.4f}" for name, value in row.items()}
-
-
-def _by_seed(rows: Rows, variant: str, column: str) -> dict[int | None, float]:
-    """Of runs that have come so far."""
-    return {
-        trial.seed: row[column]
+def _plain(results: Mapping[Trial, Results], rows: Mapping[Trial, Numbers]) -> tuple[str, Columns]:
+    adapted = {
+        trial.variant: {name: f"{value:.4f}" for name, value in row.items()}
         for trial, row in rows.items()
-        if trial.variant == variant and column in row
+    }
+    return "", _base(results) | adapted
+
+
+def _over_seeds(
+    results: Mapping[Trial, Results], rows: Mapping[Trial, Numbers]
+) -> Iterator[tuple[str, Columns]]:
+    """Each table's title and columns."""
+    found, base = _by_variant(rows), _base(results)
+    over = "over seeds; of the base model over videos" if base else "over seeds"
+    yield f"Mean ± 95 % interval (Student's t) {over}.", base | _cells(found, "")
+    changes = _by_variant({trial: _changes(result) for trial, result in results.items()})
+    if any(changes.values()):
+        title = "Change from the base model, prompt by prompt: mean over seeds ± 95 % interval."
+        yield title, _cells(changes, "+")
+    first, *others = found
+    if others and base:
+        differences = {variant: _differences(found[variant], found[first]) for variant in others}
+        title = f"Difference to {first}, seed by seed: mean ± 95 % interval (Student's t)."
+        yield title, _cells(differences, "+")
+
+
+def _base(results: Mapping[Trial, Results]) -> Columns:
+    """The base model's column; none where runs asked it different things."""
+    summaries = [found for each in results.values() if (found := _summary(each, "base"))]
+    if not summaries or any(other != summaries[0] for other in summaries):
+        return {}
+    return {
+        BASE: {
+            name: _shown(student(value["mean"], value["deviation"], value["videos"]), "")
+            for name, value in summaries[0].items()
+        }
     }
 
 
-def _mean(values: Mapping[int | None, float]) -> Interval | None:
-    return mean_interval(list(values.values())) if values else None
+def _changes(results: Results) -> Numbers:
+    """Of metrics: how far the adapted model is from the base model."""
+    base, adapted = _means(results, "base"), _means(results, "adapted")
+    return {name: adapted[name] - base[name] for name in adapted if name in base}
 
 
-def _difference(
-    one: Mapping[int | None, float], other: Mapping[int | None, float]
-) -> Interval | None:
-    shared = [seed for seed in one if seed in other]
-    if not shared:
-        return None
-    return paired_difference([one[seed] for seed in shared], [other[seed] for seed in shared])
+def _by_variant(rows: Mapping[Trial, Numbers]) -> dict[str, dict[str, dict[int | None, float]]]:
+    """Of runs that have come so far, by variant, name and seed."""
+    found: dict[str, dict[str, dict[int | None, float]]] = {}
+    for trial, row in rows.items():
+        variant = found.setdefault(trial.variant, {})
+        for name, value in row.items():
+            variant.setdefault(name, {})[trial.seed] = value
+    return found
 
 
-def _shown(found: Interval | None, sign: str) -> str:
-    """With how many seeds it stands on; a single one gives no interval."""
-    if found is None:
-        return ""
+def _differences(ones: Mapping[str, Seeds], others: Mapping[str, Seeds]) -> dict[str, Seeds]:
+    """`ones` - `others` for the seeds that both have."""
+    shared = {
+        name: {seed: one[seed] - other[seed] for seed in one if seed in other}
+        for name, one in ones.items()
+        if (other := others.get(name))
+    }
+    return {name: seeds for name, seeds in shared.items() if seeds}
+
+
+def _cells(found: Mapping[str, Mapping[str, Seeds]], sign: str) -> dict[str, dict[str, str]]:
+    return {
+        variant: {
+            name: _shown(mean_interval(list(seeds.values())), sign) for name, seeds in row.items()
+        }
+        for variant, row in found.items()
+    }
+
+
+def _shown(found: Interval, sign: str) -> str:
+    """On how many values it stands; where these are all the same, they bound nothing."""
+    if found.low == found.high:
+        return f"{found.estimate:{sign}.4f} (all {found.count})"
     reach = f" ± {(found.high - found.low) / 2:.4f}" if found.is_bounded else ""
     return f"{found.estimate:{sign}.4f}{reach} (n={found.count})"
+
+
+def _lines(names: Sequence[str], title: str, columns: Columns) -> Iterator[str]:
+    """A row for each name that some column has; what another lacks is left empty."""
+    if title:
+        yield f"{title}\n"
+    rows = [
+        [name, *(column.get(name, "") for column in columns.values())]
+        for name in names
+        if any(name in column for column in columns.values())
+    ]
+    yield from markdown_table(["", *columns], rows)
+
+
+def _csv(rows: Mapping[Trial, Numbers], names: Sequence[str], seeded: bool) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["variant", *(["seed"] if seeded else []), *names])
+    for trial, row in rows.items():
+        labels = [trial.variant, trial.seed] if seeded else [trial.variant]
+        writer.writerow([*labels, *(row.get(name, "") for name in names)])
+    return text.getvalue()

@@ -29,14 +29,17 @@ def mean_interval(values: Sequence[float]) -> Interval:
 
     Raises ValueError without values.
     """
-    count = len(values)
-    if not count:
+    if not values:
         raise ValueError("expected at least one value")
-    mean = float(np.mean(values))
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else inf
+    return student(float(np.mean(values)), deviation, len(values))
+
+
+def student(mean: float, deviation: float, count: int) -> Interval:
+    """Student's t interval of a `mean` of `count` values with that standard deviation."""
     if count == 1:
         return Interval(mean, -inf, inf, count)
-    error = float(np.std(values, ddof=1)) / sqrt(count)
-    reach = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * error
+    reach = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * deviation / sqrt(count)
     return Interval(mean, mean - reach, mean + reach, count)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from jtcore import cli
+from jtcore.statistics import wilson
 from jtplugins.pocket import cli as pocket
 
 pytestmark = pytest.mark.slow
@@ -22,7 +23,8 @@ def ablation(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert pocket.main(["draw", "data/pocket"]) == 0
-        assert cli.run([str(ABLATION), "--out", "ablation", "--quiet"]) == 0
+        few = ["--set", f"seeds={list(SEEDS)}", "--quiet"]
+        assert cli.run([str(ABLATION), "--out", "ablation", *few]) == 0
     return folder / "ablation"
 
 
@@ -35,6 +37,21 @@ def test_the_loss_on_what_was_held_out_falls_by_more_than_two_standard_errors(
     found = metrics["validation"][stream]
 
     assert found["change"] + 2 * found["change_standard_error"] < 0, found
+
+
+@pytest.mark.parametrize("part", ["identity", "motion", "success"])
+def test_the_customised_model_does_what_the_base_does_not(ablation, part):
+    found = {"base": [], "adapted": []}
+    for seed in SEEDS:
+        metrics = json.loads((ablation / f"full-seed{seed}/metrics.json").read_text())["metrics"]
+        for model, rates in found.items():
+            rates.append(metrics[model][f"success.{part}"])
+    base, adapted = (
+        wilson(round(sum(r["mean"] * r["videos"] for r in rates)), sum(r["videos"] for r in rates))
+        for rates in (found["base"][:1], found["adapted"])  # base's are the same with every seed
+    )
+
+    assert adapted.low > base.high, (adapted, base)
 
 
 def test_every_seed_and_every_held_out_stream_is_looked_at(ablation):

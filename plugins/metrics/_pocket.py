@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from attrs import frozen
 
 from jtcore.errors import JtError
 from jtcore.framing import fit
@@ -19,6 +20,25 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+@frozen
+class OfTask:
+    """The option of a metric that needs a task, a file or folder"""
+
+    task: str
+
+    def problems(self) -> list[str]:
+        """What keeps the task from being read, each with its place among the options."""
+        try:
+            self.read()
+        except JtError as error:
+            return [f"task: {problem}" for problem in error.problems]
+        return []
+
+    def read(self) -> Task:
+        """Raises JtError."""
+        return read_task(Path(self.task))
+
+
 def pixels(video: Tensor) -> np.ndarray:  # (3, F, H, W) -> (3, at most FRAMES, SIZE, SIZE)
     """A video, each in [0, 1], as the world has it; of a longer one, frames evenly spread."""
     chosen = np.linspace(0, video.shape[1] - 1, min(video.shape[1], FRAMES)).round().astype(int)
@@ -29,17 +49,3 @@ def pixels(video: Tensor) -> np.ndarray:  # (3, F, H, W) -> (3, at most FRAMES, 
 def wish(sample: Sample, task: Task | None = None) -> Wish:
     """What the prompt asks for; the task's name means its subject."""
     return read_prompt(sample.prompt, {NAME: task.sprite} if task else {})
-
-
-def open_task(path: str) -> Task:
-    """The task of a file or folder. Raises JtError."""
-    return read_task(Path(path))
-
-
-def task_problems(path: str) -> list[str]:
-    """What keeps the task from being read, each with its place among a metric's options."""
-    try:
-        open_task(path)
-    except JtError as error:
-        return [f"task: {problem}" for problem in error.problems]
-    return []

@@ -12,11 +12,11 @@ from jtcore.types import Metric, Sample
 from ..pocket.measure.grounds import find_background
 from ..pocket.measure.performers import appearance_leak
 from ..pocket.task import Task
-from ._pocket import open_task, pixels, task_problems, wish
+from ._pocket import OfTask, pixels, wish
 
 
 @frozen
-class AppearanceLeak:
+class AppearanceLeak(OfTask):
     """How much the object looks like a performer of the motion's clips, in [0, 1]
 
     0 is no leak, 1 is a performer in place of the prompt's sprite: what the object adds to the
@@ -24,17 +24,13 @@ class AppearanceLeak:
     performer's strength, in a blend the blend's own; the greatest over the performers.
 
     `task` is a folder that `jt-pocket draw` wrote. A prompt that does not determine a sprite has
-    no value. Not absolute: an object that is neither sprite nor performer, a plain ball, is partly
-    explained by performers of its colour, so read it beside `sprite_identity`.
+    no value; a video without an object has 0, as a perfect one has. Not absolute: an object that
+    is neither sprite nor performer, a plain ball, is partly explained by performers of its colour.
+    So read it beside `sprite_identity`.
     """
 
-    task: str
-
-    def problems(self) -> list[str]:
-        return task_problems(self.task)
-
     def load(self, device: torch.device) -> Metric:
-        return partial(measure, open_task(self.task))
+        return partial(measure, self.read())
 
 
 def measure(task: Task, sample: Sample) -> Mapping[str, float]:

@@ -11,29 +11,27 @@ from jtcore.types import Metric, Sample
 
 from ..pocket.measure.grounds import leak
 from ..pocket.task import Task
-from ._pocket import open_task, pixels, task_problems, wish
+from ._pocket import OfTask, pixels, wish
 
 
 @frozen
-class BackgroundLeak:
-    """How much of the ground is a motion clip's background instead of the prompt's, in [0, 1]
+class BackgroundLeak(OfTask):
+    """How much of a motion clip's background is there instead of the prompt's, in [0, 1]
 
-    0 is no leak, 1 is all leaked: the share of pixels that are within 0.2 of a clip's background,
-    and no nearer to any other of the 28, where it differs from the prompt's; the greatest over the
-    clips.
+    0 is no leak, 1 is all leaked, and a blend of the two is the blend's own share: how far the
+    ground has gone from the prompt's background to a clip's, by least squares, mean over frames. A
+    clip's pattern in the prompt's colour and its colour in the prompt's pattern are leaks too; the
+    greatest share of all counts. A background that is no leak does not count, though it may lie
+    in that direction.
 
     `task` is a folder that `jt-pocket draw` wrote. A prompt without a background has no value, nor
     one that asks for the only background that the clips have. Blind to the square of 12 px around
-    the object; a ground that shares a tone with a clip's, plain with patterned, counts in part.
+    the object. Of several clips each is held against the ground alone: what two leave together is
+    counted in part, and pure noise is gray on the average.
     """
 
-    task: str
-
-    def problems(self) -> list[str]:
-        return task_problems(self.task)
-
     def load(self, device: torch.device) -> Metric:
-        return partial(measure, open_task(self.task))
+        return partial(measure, self.read())
 
 
 def measure(task: Task, sample: Sample) -> Mapping[str, float]:

@@ -12,11 +12,11 @@ from jtcore.types import Metric, Sample
 from ..pocket.measure.grounds import find_background
 from ..pocket.measure.identity import identify
 from ..pocket.task import Task
-from ._pocket import open_task, pixels, task_problems, wish
+from ._pocket import OfTask, pixels, wish
 
 
 @frozen
-class SpriteIdentity:
+class SpriteIdentity(OfTask):
     """Whether the object is the prompt's sprite, and not another in its colours, in [0, 1]
 
     1 is the sprite, as whole as pocket's codec leaves one; 0 is what a distractor explains as
@@ -32,13 +32,8 @@ class SpriteIdentity:
     fooled by a sprite that differs in a cell or two, which scores above one half.
     """
 
-    task: str
-
-    def problems(self) -> list[str]:
-        return task_problems(self.task)
-
     def load(self, device: torch.device) -> Metric:
-        return partial(measure, open_task(self.task))
+        return partial(measure, self.read())
 
 
 def measure(task: Task, sample: Sample) -> Mapping[str, float]:

@@ -11,30 +11,25 @@ from jtcore.types import Metric, Sample
 
 from ..pocket.measure.success import judge
 from ..pocket.task import Task
-from ._pocket import open_task, pixels, task_problems, wish
+from ._pocket import OfTask, pixels, wish
 
 
 @frozen
-class Success:
+class Success(OfTask):
     """1 where sprite, motion and background are right at once, else 0
 
     The strict rule: sprite_identity of 0.5 or more, with a correlation above 0.9 and 0.75 or more
-    of the object in the sprite's colours; sprite_motion of 0.5 or more, with an error below 1 px;
-    background_adherence of 0.9 or more. Its parts are there as well: `identity`, `motion` and
-    `background`, 0 or 1 each.
+    of the object in the sprite's colours; sprite_motion of 0.5 or more, with an object in every
+    frame and an error below 1 px; background_adherence of 0.9 or more. Its parts are there as well:
+    `identity`, `motion` and `background`, 0 or 1 each.
 
     `task` is a folder that `jt-pocket draw` wrote: "sks" in a prompt is its subject. A prompt that
     leaves one of the three unsaid, and a video of one frame, have no value. Blind to a second
     object that is less than a tenth of the picture.
     """
 
-    task: str
-
-    def problems(self) -> list[str]:
-        return task_problems(self.task)
-
     def load(self, device: torch.device) -> Metric:
-        return partial(measure, open_task(self.task))
+        return partial(measure, self.read())
 
 
 def measure(task: Task, sample: Sample) -> Mapping[str, float]:

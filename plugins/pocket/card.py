@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -11,35 +12,26 @@ from jtcore.errors import JtError
 from jtcore.report import markdown_table
 from jtcore.statistics import Interval
 
-from .exam import Result, exam
-from .models import load
+from .exam import JITTER, Result, exam
+from .models import load, sample
 
-FROM_ABOVE = {"jitter, px"}
-BARS = {  # what a base must reach, by question
-    "colour": 0.95,
-    "background": 0.95,
-    "shape": 0.95,
-    "creature": 0.95,
-    "direction": 0.95,
-    "named motion": 0.95,
-    "one object, of frames": 0.95,
-    "jitter, px": 0.5,
-}
-UNSEEN = 0.8  # of the rate for what was seen; and the shape's bar without place words
-HARDER = ("never seen", "held-out", "unsaid")  # in the topics' names
+SAMPLING = ("steps", "guidance")  # options of `sample`, at their defaults here
 
 
 def write_card(folder: Path, videos: int, seed: int) -> str:
     """Examine the model in `folder`; returns the card as Markdown."""
     facts = _read_facts(folder)
+    origin, curve = _said(folder, facts)
     results = list(exam(load(folder), videos, seed))
-    return "\n".join((*_origin(facts), *_exam(results, videos, seed), *_curve(facts))) + "\n"
+    return "\n".join((*origin, *_exam(results, videos, seed), *curve)) + "\n"
 
 
 def missed(result: Result) -> bool:
     """Whether the estimate does not reach its bar."""
-    found, bar = result.generated.estimate, _bar(result)
-    return found > bar if result.question in FROM_ABOVE else found < bar
+    if result.bar is None:
+        return False
+    found = result.generated.estimate
+    return not (found <= result.bar if result.question == JITTER else found >= result.bar)
 
 
 def _read_facts(folder: Path) -> Mapping[str, Any]:
@@ -48,6 +40,17 @@ def _read_facts(folder: Path) -> Mapping[str, Any]:
     except FileNotFoundError:
         told = "no pretraining.json; expected what jt-pocket pretrain wrote"
         raise JtError(f"{folder}: {told}") from None
+    except json.JSONDecodeError as error:
+        raise JtError(f"{folder / 'pretraining.json'}: not JSON: {error}") from None
+
+
+def _said(folder: Path, facts: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """How the model was made, and its loss while it was. Raises JtError."""
+    try:
+        return list(_origin(facts)), list(_curve(facts))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        told = f"not what jt-pocket pretrain writes ({type(error).__name__}: {error})"
+        raise JtError(f"{folder / 'pretraining.json'}: {told}; pretrain again") from None
 
 
 def _origin(facts: Mapping[str, Any]) -> Iterator[str]:
@@ -69,11 +72,24 @@ def _origin(facts: Mapping[str, Any]) -> Iterator[str]:
 
 def _exam(results: Sequence[Result], videos: int, seed: int) -> Iterator[str]:
     yield "\n## Exam\n"
+    steps, guidance = (signature(sample).parameters[name].default for name in SAMPLING)
     yield (
-        f"{videos} videos for each kind of prompt (seed {seed}, 10 steps, guidance 2), beside true "
-        "clips through the codec. Intervals are 95 %: Wilson's for rates, Student's for means.\n"
+        f"{videos} videos for each kind of prompt (seed {seed}, {steps} steps, guidance "
+        f"{guidance:g}), beside true clips through the codec. Intervals are 95 %: Wilson's for "
+        "rates, Student's for means. Where nothing was asked of a base there is no bar. Sprites: "
+        "how many different ones the prompts ask for.\n"
     )
-    header = ("prompts", "question", "videos", "codec", "generated", "interval", "bar", "")
+    header = (
+        "prompts",
+        "question",
+        "sprites",
+        "videos",
+        "codec",
+        "generated",
+        "interval",
+        "bar",
+        "",
+    )
     yield from markdown_table(header, [_row(result) for result in results])
 
 
@@ -82,18 +98,14 @@ def _row(result: Result) -> list[str]:
     return [
         result.topic,
         result.question,
+        str(result.sprites),
         str(found.count),
         f"{result.real:.2f}",
         f"{found.estimate:.2f}",
         _span(found),
-        f"{_bar(result):.2f}",
+        "" if result.bar is None else f"{result.bar:.2f}",
         "missed" if missed(result) else "",
     ]
-
-
-def _bar(result: Result) -> float:
-    harder = any(word in result.topic for word in HARDER) and result.question not in FROM_ABOVE
-    return UNSEEN if harder else BARS[result.question]
 
 
 def _span(interval: Interval) -> str:

@@ -1,4 +1,4 @@
-"""The command `jt-pocket`: list what is held out, draw data from the world, pretrain the model."""
+"""The embedded model: draw tasks of its world, examine it, validate its metrics, pretrain it."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     listing = commands.add_parser("list", help="name the held-out subjects and motions")
     listing.set_defaults(run=_list)
-    draw = commands.add_parser("draw", help="draw a customisation data set into a folder")
+    draw = commands.add_parser("draw", help="draw a customisation task into a folder")
     draw.add_argument("out", type=Path, metavar="OUT")
     draw.add_argument("--subject", default="wug", metavar="NAME", help="default: %(default)s")
     draw.add_argument("--motion", default="eightwise", metavar="NAME", help="default: %(default)s")
-    draw.add_argument("--tier", default="easy", metavar="NAME", help="easy, leaky or hard")
-    draw.add_argument("--pictures", type=_count, metavar="N", help="default: the tier's")
-    draw.add_argument("--videos", type=_count, metavar="N", help="default: the tier's")
+    draw.add_argument("--tier", default="easy", metavar="NAME", help="easy (default), leaky, hard")
+    draw.add_argument("--pictures", type=_positive, metavar="N", help="default: the tier's")
+    draw.add_argument("--videos", type=_positive, metavar="N", help="default: the tier's")
     draw.add_argument("--seed", type=_count, default=0, metavar="N", help="default: %(default)s")
     draw.set_defaults(run=_draw)
     pretrain = commands.add_parser(
@@ -141,6 +141,7 @@ def _show(text: str, out: Path | None) -> int:
 
     if out:
         write_text(out, text)
+        print(f"{out}: written")
     else:
         print(text, end="")
     return 0

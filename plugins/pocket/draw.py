@@ -12,7 +12,7 @@ from jtcore.errors import JtError
 from jtcore.files import write_atomically, write_text
 from jtcore.media import write_video
 
-from .task import Task
+from .task import FILE, Task, read_task
 from .task_captions import clip_caption, picture_caption, prompts
 from .tiers import draw_tasks
 from .world import render
@@ -37,9 +37,10 @@ def draw(
 
     `out`/held_out/ has as much, shown as in the easy tier, for validation; `out`/prompts.txt has
     prompts for evaluation, and `out`/task.json says what all of it shows, for metrics. Raises
-    JtError where a folder holds files that would be left beside the drawn ones.
+    JtError where a folder holds another task, or files that would be left beside the drawn ones.
     """
     shown, held_out = draw_tasks(subject, motion, tier, seed, pictures, videos)
+    _refuse_other_task(out, shown)
     folders = {out: shown, out / "held_out": held_out}
     for folder, task in folders.items():
         _refuse_others(folder / "subject", len(task.pictures), ".png")
@@ -57,6 +58,15 @@ def _write_scenes(folder: Path, task: Task) -> None:
     for index, scene in enumerate(task.clips):
         _write_video(folder / "motion" / f"{index:02}.mp4", render([scene])[0])
         write_text(folder / "motion" / f"{index:02}.txt", f"{clip_caption(task, scene)}\n")
+
+
+def _refuse_other_task(folder: Path, task: Task) -> None:
+    try:
+        same = not (folder / FILE).exists() or read_task(folder) == task
+    except JtError:  # of another version
+        same = False
+    if not same:
+        raise JtError(f"{folder}: holds another task; draw into an empty folder")
 
 
 def _refuse_others(folder: Path, count: int, suffix: str) -> None:

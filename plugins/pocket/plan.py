@@ -30,6 +30,10 @@ class Plan:
     widening: int = field(default=3000, validator=gt(0))  # the last steps, places grow freer
     codec_clips: int = field(default=1024, validator=gt(1))
 
+    def __attrs_post_init__(self) -> None:
+        if not self.centred_steps <= self.standing_steps <= self.image_steps:
+            raise ValueError("expected centred_steps <= standing_steps <= image_steps")
+
     @property
     def steps(self) -> int:
         return self.image_steps + self.growing_steps + self.video_steps

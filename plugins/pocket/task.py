@@ -54,7 +54,7 @@ class Task:
 def read_task(path: Path) -> Task:
     """Read what `Task.write` wrote; `path` is the file or its folder. Raises JtError."""
     file = path if path.suffix == ".json" else path / FILE
-    cure = f"jt-pocket draw {file.parent} writes it"
+    cure = f"jt-pocket draw {file.parent} writes it, with --subject, --motion and --tier as wanted"
     try:
         table = json.loads(file.read_text(encoding="utf-8"))
         scenes = {name: tuple(map(_scene, table[name])) for name in ("pictures", "clips")}
@@ -65,7 +65,8 @@ def read_task(path: Path) -> Task:
         raise JtError(f"{file}: {error.strerror}") from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise JtError(
-            f"{file}: not a task of this version ({error.args[0]}); {cure} anew"
+            f"{file}: not a task of this version ({error.args[0]}); "
+            "remove the folder, and draw it anew"
         ) from None
 
 

@@ -11,7 +11,7 @@ from jtplugins.pocket.world import draw_scene, render
 @pytest.fixture(scope="module")
 def clips():
     rng = np.random.default_rng(0)
-    return torch.from_numpy(render([draw_scene(rng, 1.0) for _ in range(128)]))
+    return torch.from_numpy(render([draw_scene(rng, 1) for _ in range(128)]))
 
 
 @pytest.fixture(scope="module")

@@ -101,15 +101,27 @@ def test_the_same_seed_draws_the_same_bytes(tier, tmp_path):
 TOLD = ("task.json", "prompts.txt", "subject/00.png", "motion/00.mp4")
 
 
-def test_a_folder_of_another_data_set_is_left_alone(folder, tmp_path, capsys):
-    draw(tmp_path, "wug", "eightwise", pictures=10, videos=1)
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
-    assert cli.main(["draw", str(tmp_path), "--tier", "hard"]) == 2
+def test_a_folder_of_another_task_is_left_alone(tmp_path, capsys):
+    draw(tmp_path, "wug", "eightwise", pictures=1, videos=1)
+    before = {path: path.read_bytes() for path in filter(Path.is_file, tmp_path.rglob("*"))}
+    for other in (["--subject", "zot"], ["--tier", "leaky"], ["--seed", "1"]):
+        command = ["draw", str(tmp_path), "--pictures", "1", "--videos", "1", *other]
+        assert cli.main(command) == 2
+        assert capsys.readouterr().err == (
+            f"jt-pocket draw: {tmp_path}: holds another task; draw into an empty folder\n"
+        )
+    assert before == {path: path.read_bytes() for path in before}
+
+
+@pytest.mark.parametrize("file", ["subject/09.png", "held_out/motion/clip.mp4"])
+def test_files_of_others_are_not_mixed_with_drawn_ones(tmp_path, capsys, file):
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_bytes(b"mine")
+    assert cli.main(["draw", str(tmp_path)]) == 2
+    folder, name = (tmp_path / file).parent, Path(file).name
     assert capsys.readouterr().err == (
-        f"jt-pocket draw: {tmp_path}/subject: holds 09.png of another data set; "
-        "draw into an empty folder\n"
+        f"jt-pocket draw: {folder}: holds {name} of another data set; draw into an empty folder\n"
     )
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
 
 
 @pytest.mark.parametrize(
@@ -136,7 +148,8 @@ def test_listing_names_all_that_is_held_out(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(SUBJECTS) + 4
     assert {"words", "sks", "eightwise", "creature"} <= set(lines[-1].split())
-    assert lines[0].split() == ["subject", "blick", *SUBJECTS["blick"].look.split(), "creature"]
+    blick = SUBJECTS["blick"]
+    assert lines[0].split() == ["subject", "blick", *blick.look.split(), *blick.name.split()]
 
 
 def test_help_imports_no_torch():

@@ -10,10 +10,19 @@ from attrs import evolve
 
 from jtcore.statistics import Interval
 from jtplugins.pocket import cli, exam, models
-from jtplugins.pocket.card import BARS, missed
-from jtplugins.pocket.exam import TOPICS, Result, answers, through_codec
+from jtplugins.pocket.card import missed
+from jtplugins.pocket.exam import (
+    JITTER,
+    RIGHT,
+    STEADY,
+    TOPICS,
+    UNSEEN,
+    Result,
+    answers,
+    through_codec,
+)
 from jtplugins.pocket.held_out import COMBINATIONS, NAMEABLE, is_held_out
-from jtplugins.pocket.motions import ANCHORS
+from jtplugins.pocket.motions import ANCHORS, REACH
 from jtplugins.pocket.sprites import Background, Shape
 from jtplugins.pocket.world import Scene
 
@@ -64,6 +73,17 @@ def test_a_jumping_sprite_jitters(pocket):
     assert answers(jumping, still)["jitter, px"] == pytest.approx(distance / 2, abs=0.1)
 
 
+@pytest.mark.parametrize("motion", ["stays", "left"])
+@pytest.mark.parametrize("blank", [[2], [0, 1, 2, 3, 5, 6, 7]])
+def test_a_sprite_that_is_gone_neither_moves_nor_stays(pocket, motion, blank):
+    asked = evolve(SCENE, motion=motion)
+    video = through_codec(pocket, [asked])[0]
+    video[:, blank] = SCENE.background.pixels(24)[:, None]
+    found = answers(video, asked)
+    assert not found["named motion"] and not found.get("direction", False)
+    assert found.get(JITTER, REACH) == REACH
+
+
 def test_topics_ask_for_what_they_say():
     by_name = {topic.name: topic for topic in TOPICS}
     rng = np.random.default_rng(0)
@@ -81,18 +101,44 @@ def test_topics_ask_for_what_they_say():
 
 
 @pytest.mark.parametrize(
-    ("topic", "question", "found", "is_missed"),
+    ("question", "found", "bar", "is_missed"),
     [
-        ("shapes", "shape", 0.94, True),
-        ("shapes", "shape", 0.95, False),
-        ("shapes, place unsaid", "shape", 0.80, False),
-        ("shapes, place unsaid", "shape", 0.79, True),
-        ("shapes that stay", "jitter, px", 0.5, False),
-        ("shapes that stay", "jitter, px", 0.51, True),
+        ("shape", 0.94, 0.95, True),
+        ("shape", 0.95, 0.95, False),
+        ("shape", 0.1, None, False),
+        ("shape", np.nan, 0.95, True),
+        (JITTER, 0.5, 0.5, False),
+        (JITTER, 0.51, 0.5, True),
+        (JITTER, np.nan, 0.5, True),
     ],
 )
-def test_a_bar_is_reached_or_missed(topic, question, found, is_missed):
-    assert missed(Result(topic, question, 1.0, Interval(found, 0.0, 1.0, 9))) == is_missed
+def test_a_bar_is_reached_or_missed(question, found, bar, is_missed):
+    result = Result("shapes", question, 1.0, Interval(found, 0.0, 1.0, 9), bar, sprites=9)
+    assert missed(result) == is_missed
+
+
+def test_bars_are_what_a_base_was_asked_for(monkeypatch):
+    def shown(pocket, prompts, noise):  # a ball that stays on gray, whatever is asked
+        scene = Scene(Shape("ball", "red"), "stays", "mid", Background("gray"))
+        return through_codec(pocket, [scene] * len(prompts))
+
+    monkeypatch.setattr(exam, "generate", shown)
+    results = list(exam.exam(models.load(models.SHIPPED), videos=12))
+    found = {(result.topic, result.question): result for result in results}
+    bars = {key: result.bar for key, result in found.items()}
+    told = ("background", "direction", "named motion", "one object, of frames")
+    for question in (*told, "colour", "shape"):
+        unseen = bars["shapes in colours never seen on them", question]
+        assert bars["shapes", question] == RIGHT
+        assert unseen == UNSEEN * found["shapes", question].generated.estimate
+    assert bars["shapes that stay", JITTER] == STEADY
+    unsaid = {question: bar for (topic, question), bar in bars.items() if "unsaid" in topic}
+    assert {question for question, bar in unsaid.items() if bar is not None} == {"shape"}
+    assert unsaid["shape"] == UNSEEN
+    assert {bars["creatures", question] for question in told} == {RIGHT}
+    assert bars["creatures", "creature"] is None
+    assert {bar for (topic, _), bar in bars.items() if "held-out" in topic} == {None}
+    assert all(1 <= result.sprites <= 12 for result in results)
 
 
 def test_the_card_says_how_the_model_was_made_and_how_it_did(tmp_path, monkeypatch):
@@ -113,7 +159,7 @@ def test_the_card_says_how_the_model_was_made_and_how_it_did(tmp_path, monkeypat
         line.split(" | ")[1]: line for line in text.splitlines() if line.startswith("| shapes | ")
     }
     assert set(rows) >= {"background", "colour", "shape", "named motion"}
-    assert set(rows) <= set(BARS)
+    assert "(seed 0, 10 steps, guidance 2)" in text
     assert len([line for line in text.splitlines() if line[2:3].isdigit()]) == len(facts["curve"])
 
 
@@ -122,3 +168,12 @@ def test_weights_that_are_not_there_are_one_clear_line(tmp_path, capsys):
     assert capsys.readouterr().err == (
         f"jt-pocket card: {tmp_path}: no pretraining.json; expected what jt-pocket pretrain wrote\n"
     )
+
+
+@pytest.mark.parametrize("written", ['{"steps": 3}', "[]", '{"steps": '])
+def test_facts_of_another_kind_are_one_clear_line(tmp_path, capsys, written):
+    (tmp_path / "pretraining.json").write_text(written)
+    assert cli.main(["card", "--weights", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"jt-pocket card: {tmp_path / 'pretraining.json'}: not ")
+    assert told.count("\n") == 1

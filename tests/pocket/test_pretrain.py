@@ -5,17 +5,20 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from attrs import asdict
 
 import jtplugins.pocket
 from jtcore.errors import JtError
-from jtplugins.pocket import models
+from jtplugins.pocket import models, training
 from jtplugins.pocket.plan import Plan
 from jtplugins.pocket.pretrain import pretrain
 
 PLAN = Plan(
+    centred_steps=0,
+    standing_steps=0,
     image_steps=1,
     growing_steps=2,
     video_steps=1,
@@ -77,6 +80,37 @@ def test_a_folder_of_another_run_is_refused(whole):
     assert str(error.value) == (
         f"{whole}: holds a run of another seed or plan; choose another folder"
     )
+
+
+def test_phases_are_in_order():
+    with pytest.raises(ValueError, match="centred_steps <= standing_steps <= image_steps"):
+        Plan(centred_steps=3, standing_steps=2, image_steps=4)
+
+
+def test_each_phase_frees_one_thing(monkeypatch):
+    plan = Plan(
+        centred_steps=1,
+        standing_steps=2,
+        image_steps=3,
+        growing_steps=1,
+        video_steps=90,
+        widening=9,
+    )
+    drawn = []
+    monkeypatch.setattr(
+        training, "render", lambda scenes, frames: drawn.append(scenes) or np.zeros(1)
+    )
+    for step in (0, 1, 2, plan.steps - 1):
+        training.draw_clips(np.random.default_rng(step), 64, 1, plan, step)
+
+    anchors, motions, offsets = (
+        [{pick(scene) for scene in scenes} for scenes in drawn]
+        for pick in (lambda s: s.anchor, lambda s: s.motion, lambda s: s.jitter)
+    )
+    assert anchors[0] == {"mid"} and all(len(among) == 9 for among in anchors[1:])
+    assert motions[:2] == [{"stays"}, {"stays"}] and all(len(m) > 9 for m in motions[2:])
+    assert offsets[:3] == [{(0.0, 0.0)}] * 3
+    assert offsets[3] == {(y, x) for y in (-1.0, 0.0, 1.0) for x in (-1.0, 0.0, 1.0)}
 
 
 def test_positions_grow_freer_and_the_rate_falls_to_the_end():

@@ -19,7 +19,7 @@ WUG = SUBJECTS["wug"]
 
 @given(SEEDS)
 def test_a_caption_is_read_back(seed):
-    scene = draw_scene(np.random.default_rng(seed), 0.0)
+    scene = draw_scene(np.random.default_rng(seed))
     sprite = scene.sprite if isinstance(scene.sprite, Shape) or scene.sprite.parts else None
     wish = Wish(sprite, scene.motion, scene.anchor, scene.background)
     assert read_prompt(caption(scene)) == wish
@@ -28,7 +28,7 @@ def test_a_caption_is_read_back(seed):
 @given(SEEDS)
 def test_what_a_noisy_caption_leaves_out_is_not_made_up(seed):
     rng = np.random.default_rng(seed)
-    scene = draw_scene(rng, 0.0)
+    scene = draw_scene(rng)
     noise = CaptionNoise(empty=0.1, rare=0.3, part=0.3, layout=0.2, background=0.3, place=0.3)
     wish = read_prompt(noisy_caption(scene, noise, rng))
     assert wish.sprite in (None, scene.sprite)

@@ -188,7 +188,10 @@ def test_a_task_that_is_not_there_is_told_with_the_command_that_draws_it(path, t
     place = tmp_path / "deeper" if path == "deeper" else tmp_path
     with pytest.raises(JtError) as caught:
         read_task(tmp_path / path)
-    assert str(caught.value) == f"{place}/task.json: not found; jt-pocket draw {place} writes it"
+    assert str(caught.value) == (
+        f"{place}/task.json: not found; jt-pocket draw {place} writes it, with --subject, --motion "
+        "and --tier as wanted"
+    )
 
 
 @pytest.mark.parametrize(
@@ -205,7 +208,7 @@ def test_what_is_no_task_is_told_with_the_command_that_draws_one(text, found, tm
         read_task(tmp_path)
     assert str(caught.value) == (
         f"{tmp_path}/task.json: not a task of this version ({found}); "
-        f"jt-pocket draw {tmp_path} writes it anew"
+        "remove the folder, and draw it anew"
     )
 
 

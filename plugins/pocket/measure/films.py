@@ -16,10 +16,9 @@ from jtcore.media import read_sample, write_video
 from ..codec import PatchCodec
 from ..creatures import differing_cells
 from ..motions import ANCHORS, PERIOD
-from ..sprites import Background, Shape, Sprite
+from ..sprites import GROUNDS, Background, Shape, Sprite
 from ..tones import COLOURS
 from ..world import SIZE, Scene, draw_creature
-from .grounds import BACKGROUNDS
 from .likeness import draw
 from .paths import MOTIONS
 
@@ -56,9 +55,9 @@ def film(parts: Sequence[Part], background: Background) -> np.ndarray:  # (3, F,
     return video
 
 
-def through_codec(video: np.ndarray) -> np.ndarray:  # (3, F, SIZE, SIZE), twice
-    """What pocket's codec leaves of it."""
-    codec = _codec()
+def through_codec(video: np.ndarray, codec: PatchCodec | None = None) -> np.ndarray:
+    """What a codec, pocket's unless given, leaves of it: (3, F, SIZE, SIZE), twice."""
+    codec = codec or _codec()
     pixels = torch.from_numpy(video * 2 - 1)[None].float()
     return (codec.decode(codec.encode(pixels)).clamp(-1, 1) / 2 + 0.5)[0].numpy()
 
@@ -138,17 +137,37 @@ def two_objects(case: Case) -> np.ndarray:
     return film(parts, case.scene.background)
 
 
+def twice(case: Case) -> np.ndarray:
+    """The subject stands in two opposite corners, just alike."""
+    parts = [(case.scene.sprite, np.full((PERIOD, 2), place)) for place in (6.0, 18.0)]
+    return film(parts, case.scene.background)
+
+
 def leaked_background(case: Case) -> np.ndarray:
     """The subject before what a clip shows."""
     background = case.clips[case.seed % len(case.clips)]
     return film([(case.scene.sprite, case.centres)], background)
 
 
+def half_leaked_background(case: Case) -> np.ndarray:
+    """Half of the way to what a clip shows, in every pixel of the ground."""
+    return (true(case) + leaked_background(case)) / 2
+
+
+def leaked_pattern(case: Case) -> np.ndarray:
+    """The prompt's colour, in the pattern of a clip that has another, if one does."""
+    asked = case.scene.background
+    patterns = [clip.pattern for clip in case.clips if clip.pattern != asked.pattern]
+    pattern = patterns[case.seed % len(patterns)] if patterns else asked.pattern
+    return film([(case.scene.sprite, case.centres)], evolve(asked, pattern=pattern))
+
+
 def another_background(case: Case) -> np.ndarray:
-    """Neither the prompt's nor a clip's."""
+    """Another colour, neither the prompt's nor a clip's, in the prompt's pattern."""
     taken = {background.colour for background in (case.scene.background, *case.clips)}
-    others = [background for background in BACKGROUNDS if background.colour not in taken]
-    return film([(case.scene.sprite, case.centres)], others[case.rng.integers(len(others))])
+    others = [colour for colour in GROUNDS if colour not in taken]
+    colour = others[case.rng.integers(len(others))]
+    return film([(case.scene.sprite, case.centres)], evolve(case.scene.background, colour=colour))
 
 
 def jittering(case: Case, deviation: float = 1.0) -> np.ndarray:
@@ -200,7 +219,10 @@ KINDS = {  # as pocket's codec shows them, but for the first and the last two
     "opposite direction": _passed(opposite),
     "frozen": _passed(frozen_object),
     "two objects": _passed(two_objects),
+    "the subject twice": _passed(twice),
     "a clip's background": _passed(leaked_background),
+    "half of a clip's background": _passed(half_leaked_background),
+    "a clip's pattern": _passed(leaked_pattern),
     "another background": _passed(another_background),
     "jittering by 1 px": _passed(jittering),
     "nothing": _passed(nothing),

@@ -14,7 +14,7 @@ from ..tones import COLOURS, EYE
 from ..world import SIZE, draw_creature
 from .grounds import OUTLIER
 from .likeness import likeness, likenesses
-from .tracking import foreground
+from .tracking import object_mass
 
 LOOK_ALIKES = 8
 OTHER = 6  # of 15 cells, how many differ at the least
@@ -104,7 +104,7 @@ def share_in_colours(video: np.ndarray, sprite: Sprite, background: Background) 
 
     Eyes and the ground mix in as well: at edges, and where a codec blurs.
     """
-    solid = foreground(video, background) >= 1
+    solid = object_mass(video, background) >= 1
     pixels = video.transpose(1, 2, 3, 0)[solid]  # (N, 3)
     if not len(pixels):
         return 0.0

@@ -8,6 +8,8 @@ from ..motions import HELD_OUT, PHRASES, path
 
 MOTIONS = (*PHRASES, *HELD_OUT)
 APART = 1.0  # px, how far the paths of two motions are from each other at the least
+MOTION = 0.5  # score above which no other motion is nearer
+ERROR = 1.0  # px, mean distance from the true path
 
 
 def path_error(track: np.ndarray, motion: str) -> float:  # (F, 2) px -> px
@@ -38,6 +40,12 @@ def motion_score(track: np.ndarray, motion: str) -> float:
     return _score(track, path_error(track, motion), separation(motion, len(track)))
 
 
+def is_on_path(track: np.ndarray, motion: str) -> bool:  # (F, 2) px
+    """Whether there is an object in every frame, and it moves as `motion` does."""
+    near = motion_score(track, motion) >= MOTION and path_error(track, motion) < ERROR
+    return is_whole_track(track) and near
+
+
 def separation(motion: str, frames: int) -> float:  # px
     """How far the path of `motion` is from that of the nearest other one, and at least APART.
 
@@ -62,6 +70,11 @@ def steadiness(track: np.ndarray) -> float:
 def seen(track: np.ndarray) -> bool:
     """Whether there is an object in some frame."""
     return bool(np.isfinite(track).any())
+
+
+def is_whole_track(track: np.ndarray) -> bool:
+    """Whether there is an object in every frame."""
+    return bool(np.isfinite(track).all())
 
 
 def _score(track: np.ndarray, error: float, scale: float) -> float:

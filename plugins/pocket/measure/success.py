@@ -8,14 +8,12 @@ from attrs import frozen
 from ..sprites import Background, Sprite
 from .grounds import adherence, find_background
 from .identity import Identity, identify
-from .paths import motion_score, path_error
+from .paths import is_on_path
 from .tracking import track
 
 IDENTITY = 0.5  # half-way from the best distractor to the whole sprite, in unexplained energy
 CORRELATION = 0.9  # with the template: best of some hides a broken sprite
 COLOURS = 0.75  # share of the object; with one of a creature's two replaced it is about half
-MOTION = 0.5  # above it no other motion is nearer
-ERROR = 1.0  # px, mean distance from the true path
 BACKGROUND = 0.9  # share of the ground
 
 
@@ -51,8 +49,3 @@ def is_whole(identity: Identity) -> bool:
     """Whether the object is the sprite, and not broken."""
     known = identity.colours >= COLOURS
     return known and identity.score >= IDENTITY and identity.correlation > CORRELATION
-
-
-def is_on_path(track: np.ndarray, motion: str) -> bool:  # (F, 2) px
-    """Whether the object moves as `motion` does."""
-    return motion_score(track, motion) >= MOTION and path_error(track, motion) < ERROR

@@ -7,7 +7,7 @@ import numpy as np
 from ..sprites import Background
 from ..tones import COLOURS, EYE
 from ..world import SIZE
-from .grounds import WINDOW, distances, fullest_windows
+from .grounds import distances, fullest_windows, windows
 
 FAINT, PLAIN = 0.15, 0.31  # distances from the ground: none of the object, all of it
 PRESENT = 12.0  # px, the least area that counts as an object; a quarter of the smallest sprite
@@ -18,8 +18,7 @@ def track(video: np.ndarray, background: Background) -> np.ndarray:  # (F, 2) px
 
     A sprite's silhouette may lie off the sprite's centre, always by the same offset.
     """
-    mass = foreground(video, background)
-    held = np.where(inside_window(mass), mass, 0)
+    held = object_mass(video, background)
     area = held.sum((1, 2))
     axis = np.arange(SIZE) + 0.5
     centres = (
@@ -34,12 +33,15 @@ def foreground(video: np.ndarray, background: Background) -> np.ndarray:  # (F, 
     return ((away - FAINT) / (PLAIN - FAINT)).clip(0, 1)
 
 
+def object_mass(video: np.ndarray, background: Background) -> np.ndarray:  # (F, H, W)
+    """The foreground in the window of the object: nothing of a second one."""
+    mass = foreground(video, background)
+    return np.where(inside_window(mass), mass, 0)
+
+
 def inside_window(mass: np.ndarray) -> np.ndarray:  # (F, H, W) -> bool (F, H, W)
     """The square of WINDOW px that holds most of `mass`: where the object is, if there is one."""
-    inside = np.zeros(mass.shape, bool)
-    for frame, (top, left) in enumerate(fullest_windows(mass)):
-        inside[frame, top : top + WINDOW, left : left + WINDOW] = True
-    return inside
+    return windows(fullest_windows(mass))
 
 
 def count_objects(video: np.ndarray, background: Background) -> np.ndarray:  # int (F,): 0, 1 or 2
@@ -64,7 +66,7 @@ def colours_of(video: np.ndarray, background: Background) -> dict[str, float]:
     Each pixel counts as the nearest of COLOURS. Eyes do not count, nor do pixels at the edge, where
     sprite and ground mix to colours of neither.
     """
-    inside = _inside(foreground(video, background) >= 1)
+    inside = _inside(object_mass(video, background) >= 1)
     pixels = video.transpose(1, 2, 3, 0)[inside]  # (N, 3)
     palette = np.array([*COLOURS.values(), EYE]) / 255
     nearest = np.linalg.norm(pixels[:, None] - palette, axis=-1).argmin(1)
