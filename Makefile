@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 TASKS := blick_squares dax_spirals wug_spirals zot_eightwise fep_eightwise tove_squares
 
-.PHONY: run test test-slow lint format tasks smoke bench clean
+.PHONY: run test test-slow lint format tasks smoke card bench clean
 
 run: $(INSTALLED) data/pocket/task.json
 	$(BIN)/jt-run jointtuner_pocket
@@ -26,6 +26,9 @@ format: $(INSTALLED)
 
 smoke: $(INSTALLED) data/pocket/task.json data/leaky/task.json tasks
 	$(BIN)/python tests/smoke.py
+
+card: $(INSTALLED)
+	$(BIN)/jt-pocket card
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks

@@ -40,7 +40,7 @@ def circumstances(
         "plugins": [attrs.asdict(origin) for origin in plugins.origins.values()],
         "broken_plugins": [attrs.asdict(broken) for broken in plugins.broken],
         "backbone": backbone_identity(recipe.backbone),
-        "data": _digests(recipe),
+        **_digests(recipe),
     }
 
 
@@ -61,12 +61,11 @@ def refuse_changes(then: Mapping[str, Any], recipe: Recipe) -> None:
     changed = [
         f"backbone: its {part} {cure}" for part in now if now[part] != then["backbone"][part]
     ]
-    digests = _digests(recipe)
-    for name in digests:
-        was = then["data"].get(name, {})
-        files = sorted(digests[name].keys() | was.keys())
-        odd = [file for file in files if digests[name].get(file) != was.get(file)]
-        changed += [f"data.{name}: {file} {cure}" for file in odd]
+    for family, digests in _digests(recipe).items():
+        for name, found in digests.items():
+            was = then[family].get(name, {})
+            odd = [f for f in sorted(found.keys() | was.keys()) if found.get(f) != was.get(f)]
+            changed += [f"{family}.{name}: {file} {cure}" for file in odd]
     if changed:
         raise JtError(changed)
 
@@ -77,11 +76,17 @@ def changed_plugins(then: Sequence[Mapping[str, str]], plugins: Plugins) -> Iter
     return (old["name"] for old in then if now.get(old["name"]) != old["sha256"])
 
 
-def _digests(recipe: Recipe) -> dict[str, dict[str, str]]:
-    """By stream and path: the hash of the bytes of each file that is read."""
+def _digests(recipe: Recipe) -> dict[str, dict[str, dict[str, str]]]:
+    """Of data and metrics, by name and path: the hash of the bytes of each file that is read."""
+    files = {
+        "data": {name: _files(data) for name, data in recipe.used_data.items()},
+        "metric": {
+            name: getattr(metric.spec, "files", tuple)() for name, metric in recipe.metric.items()
+        },
+    }
     return {
-        name: {str(path): sha256(path) for path in _files(data)}
-        for name, data in recipe.used_data.items()
+        family: {name: {str(path): sha256(path) for path in paths} for name, paths in each.items()}
+        for family, each in files.items()
     }
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from attrs import frozen
 
 if TYPE_CHECKING:  # commands answer --help before torch is imported
+    from pathlib import Path
+
     import torch
     from torch import Generator, Tensor, nn
 
@@ -168,6 +170,10 @@ class MetricSpec(Protocol):
     def problems(self) -> list[str]:
         """What keeps it from being loaded, "option: problem" each, told before training starts; may
         be left out where nothing can."""
+
+    def files(self) -> Sequence[Path]:
+        """What it reads besides the samples: a resumed run refuses where they have changed; may be
+        left out where there is nothing."""
 
     def load(self, device: torch.device) -> Metric:
         """Load what it measures with, once for all samples."""

@@ -225,6 +225,17 @@ def test_a_resumed_run_refuses_files_that_were_added(unfinished, refusal, pictur
     assert refusal(run) == [f"data.subject: {file} {CURE}" for file in added]
 
 
+def test_a_resumed_run_refuses_what_a_metric_reads_if_it_has_changed(
+    unfinished, refusal, table, data, tmp_path
+):
+    truth = Path(shutil.copy(data / "task.json", tmp_path))
+    table["metric"] = {"leak": {"kind": "background_leak", "task": str(tmp_path)}}
+    run = unfinished()
+    truth.write_text(truth.read_text().replace('"seed": 0', '"seed": 1'))
+
+    assert refusal(run) == [f"metric.leak: {truth} {CURE}"]
+
+
 def test_a_resumed_run_refuses_another_backbone_and_tells_all_at_once(
     unfinished, refusal, pictures, table, plugin_folder, tmp_path
 ):

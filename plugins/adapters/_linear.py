@@ -40,7 +40,7 @@ class LinearAdapter(Adapter):
             return None
         added = update(inputs[0], self.current)
         if not self.training:  # it is told of validation and sampling, and costs training nothing
-            update.relative = added.detach().float().norm() / output.detach().float().norm()
+            update.relative = relative_size(added.detach(), output.detach())
         return output + added
 
     def scalars(self) -> Mapping[str, Tensor]:
@@ -92,6 +92,11 @@ class LowRank(nn.Module):
     def strength(self, x: Tensor, now: Pass) -> float | Tensor:  # of x (N, ..., in); (B, 1, ...)
         """What `up(down(x))` is multiplied with."""
         return self.scaling * now.scale
+
+
+def relative_size(update: Tensor, output: Tensor) -> Tensor:  # ()
+    """|update| / |output|; of no output at all, what is nearest."""
+    return update.float().norm() / output.float().norm().clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def spread(scale: float | Tensor, x: Tensor, batch: int) -> float | Tensor:  # -> (N, 1, ...)

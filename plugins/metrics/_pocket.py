@@ -13,7 +13,7 @@ from jtcore.framing import fit
 from jtcore.types import Sample
 
 from ..pocket.prompts import Wish, read_prompt
-from ..pocket.task import NAME, Task, read_task
+from ..pocket.task import NAME, Task, read_task, task_file
 from ..pocket.world import FRAMES, SIZE
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ class OfTask:
         except JtError as error:
             return [f"task: {problem}" for problem in error.problems]
         return []
+
+    def files(self) -> list[Path]:
+        return [task_file(Path(self.task))]
 
     def read(self) -> Task:
         """Raises JtError."""

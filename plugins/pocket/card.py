@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,11 @@ from .models import load, sample
 SAMPLING = ("steps", "guidance")  # options of `sample`, at their defaults here
 
 
-def write_card(folder: Path, videos: int, seed: int) -> str:
-    """Examine the model in `folder`; returns the card as Markdown."""
+def write_card(folder: Path, videos: int, seed: int, report: Callable[[str], None]) -> str:
+    """Examine the model in `folder`, telling `report` of each topic; returns Markdown."""
     facts = _read_facts(folder)
     origin, curve = _said(folder, facts)
-    results = list(exam(load(folder), videos, seed))
+    results = list(exam(load(folder), videos, seed, report))
     return "\n".join((*origin, *_exam(results, videos, seed), *curve)) + "\n"
 
 

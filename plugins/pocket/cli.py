@@ -127,7 +127,12 @@ def _card(options: argparse.Namespace) -> int:
     from .models import SHIPPED
 
     torch.set_num_threads(1)  # more only wait for each other: the model is that small
-    return _show(write_card(options.weights or SHIPPED, options.videos, options.seed), options.out)
+    card = write_card(options.weights or SHIPPED, options.videos, options.seed, _tell)
+    return _show(card, options.out)
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _metrics(options: argparse.Namespace) -> int:

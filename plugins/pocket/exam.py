@@ -63,10 +63,11 @@ class Result:
     sprites: int  # how many different ones the topic's prompts asked for
 
 
-def exam(pocket: Pocket, videos: int = 72, seed: int = 0) -> Iterator[Result]:
+def exam(pocket: Pocket, videos: int, seed: int, report: Callable[[str], None]) -> Iterator[Result]:
     """Ask every question of `videos` generated videos for each topic."""
     rates: dict[tuple[str, str], float] = {}
     for index, topic in enumerate(TOPICS):
+        report(f"{topic.name}: {videos} videos")
         rng = np.random.default_rng([seed, index])
         scenes = [topic.scene(rng) for _ in range(videos)]
         real = _marks(through_codec(pocket, scenes), scenes)

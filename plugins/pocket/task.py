@@ -51,9 +51,14 @@ class Task:
         write_text(folder / FILE, json.dumps(asdict(self), indent=1) + "\n")
 
 
+def task_file(path: Path) -> Path:
+    """The file itself, of a path that is its own or its folder's."""
+    return path if path.suffix == ".json" else path / FILE
+
+
 def read_task(path: Path) -> Task:
     """Read what `Task.write` wrote; `path` is the file or its folder. Raises JtError."""
-    file = path if path.suffix == ".json" else path / FILE
+    file = task_file(path)
     cure = f"jt-pocket draw {file.parent} writes it, with --subject, --motion and --tier as wanted"
     try:
         table = json.loads(file.read_text(encoding="utf-8"))

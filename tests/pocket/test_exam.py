@@ -123,7 +123,7 @@ def test_bars_are_what_a_base_was_asked_for(monkeypatch):
         return through_codec(pocket, [scene] * len(prompts))
 
     monkeypatch.setattr(exam, "generate", shown)
-    results = list(exam.exam(models.load(models.SHIPPED), videos=12))
+    results = list(exam.exam(models.load(models.SHIPPED), 12, 0, print))
     found = {(result.topic, result.question): result for result in results}
     bars = {key: result.bar for key, result in found.items()}
     told = ("background", "direction", "named motion", "one object, of frames")
