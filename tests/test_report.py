@@ -53,6 +53,7 @@ def test_metrics_have_every_sample_and_their_mean(run):
         "adapted",
         "change",
         "change_standard_error",
+        "adapters",
     }
 
 
