@@ -5,7 +5,6 @@ from math import inf, isfinite, sqrt
 
 import numpy as np
 from attrs import frozen
-from scipy.special import ndtri, stdtrit
 
 CONFIDENCE = 0.95
 
@@ -37,6 +36,8 @@ def mean_interval(values: Sequence[float]) -> Interval:
 
 def student(mean: float, deviation: float, count: int) -> Interval:
     """Student's t interval of a `mean` of `count` values with that standard deviation."""
+    from scipy.special import stdtrit  # takes a fifth of a second, and most runs need no interval
+
     if count == 1:
         return Interval(mean, -inf, inf, count)
     reach = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * deviation / sqrt(count)
@@ -59,6 +60,8 @@ def wilson(successes: int, count: int) -> Interval:
     """
     if not 0 <= successes <= count or not count:
         raise ValueError(f"expected 0 <= successes <= count, got {successes} of {count}")
+    from scipy.special import ndtri
+
     p, z2 = successes / count, float(ndtri((1 + CONFIDENCE) / 2)) ** 2
     centre = (p + z2 / (2 * count)) / (1 + z2 / count)
     reach = sqrt(z2 * (p * (1 - p) / count + z2 / (4 * count**2))) / (1 + z2 / count)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
 from attrs import field, frozen
 from attrs.validators import deep_iterable, in_
 
 from .tones import COLOURS, EYE, FINE, SIDE, paint
+
+T = TypeVar("T")
 
 CELLS = 5  # a creature is CELLS x CELLS cells, mirrored left to right
 
@@ -92,7 +95,7 @@ def assemble(words: str, colours: tuple[str, str]) -> Creature:
 def draw_assembled(rng: np.random.Generator, colours: tuple[str, str]) -> Creature:
     """A creature of random parts, with at least three cells of either colour."""
     while True:
-        words = " ".join(_pick(rng, list(kind)) for kind in PARTS.values())
+        words = " ".join(pick(rng, kind) for kind in PARTS.values())
         creature = assemble(words, colours)
         if _has_both(creature.rows):
             return creature
@@ -125,5 +128,6 @@ def _has_both(rows: Sequence[str]) -> bool:
     return min(cells.count("a"), cells.count("b")) >= 3
 
 
-def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
+def pick(rng: np.random.Generator, options: Iterable[T]) -> T:
+    options = list(options)
     return options[rng.integers(len(options))]

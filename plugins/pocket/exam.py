@@ -12,7 +12,7 @@ from attrs import evolve, field, frozen
 from jtcore.statistics import Interval, mean_interval, wilson
 
 from .captions import caption, sentence
-from .creatures import Creature, draw_assembled, draw_colours
+from .creatures import Creature, draw_assembled, draw_colours, pick
 from .held_out import COMBINATIONS, NAMEABLE, is_held_out
 from .measure import films
 from .measure.grounds import find_background
@@ -47,7 +47,7 @@ class Topic:
     seen: str | None = None  # the topic of which UNSEEN of the rates must be reached instead
 
     def scene(self, rng: np.random.Generator) -> Scene:
-        motion = self.motions[rng.integers(len(self.motions))]
+        motion = pick(rng, self.motions)
         return evolve(draw_scene(rng, motion=motion), sprite=self.sprite(rng))
 
 
@@ -175,12 +175,12 @@ def _known_creature(rng: np.random.Generator) -> Creature:
 
 
 def _unseen_shape(rng: np.random.Generator) -> Shape:
-    colour, name = sorted(COMBINATIONS)[rng.integers(len(COMBINATIONS))]
+    colour, name = pick(rng, sorted(COMBINATIONS))
     return Shape(name, colour)
 
 
 def _unseen_creature(rng: np.random.Generator) -> Creature:
-    return list(NAMEABLE.values())[rng.integers(len(NAMEABLE))]
+    return pick(rng, NAMEABLE.values())
 
 
 def _seen(draw: Callable[[np.random.Generator], Sprite], rng: np.random.Generator) -> Sprite:

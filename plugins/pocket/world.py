@@ -8,7 +8,7 @@ import numpy as np
 from attrs import field, frozen
 from attrs.validators import in_
 
-from .creatures import Creature, draw_assembled, draw_colours, draw_nameless
+from .creatures import Creature, draw_assembled, draw_colours, draw_nameless, pick
 from .held_out import assert_is_seen, is_held_out
 from .motions import ANCHORS, HELD_OUT, PERIOD, PHRASES, path
 from .sprites import GROUNDS, PATTERNS, SHAPES, Background, Shape, Sprite
@@ -47,11 +47,15 @@ def render(scenes: Sequence[Scene], frames: int = FRAMES) -> np.ndarray:  # (B, 
     return np.ascontiguousarray(pixels.swapaxes(1, 2)) * 2 - 1
 
 
-def coverage(centre: np.ndarray) -> np.ndarray:  # (...) px -> (..., SIZE, S)
+def coverage(
+    centre: np.ndarray, scale: float = 1.0, size: int = SIZE
+) -> np.ndarray:  # (...) px -> (..., size, S)
     """How much of each pixel (of one axis) each template point covers, its sprite at `centre`."""
-    start = centre[..., None, None] - SIDE / 2 + np.arange(SIDE * FINE, dtype=np.float32) / FINE
-    pixel = np.arange(SIZE, dtype=np.float32)[:, None]
-    overlap = np.minimum(pixel + 1, start + 1 / FINE) - np.maximum(pixel, start)
+    step = scale / FINE  # px, of one template point
+    points = np.arange(SIDE * FINE, dtype=np.float32) * step
+    start = centre[..., None, None] - scale * SIDE / 2 + points
+    pixel = np.arange(size, dtype=np.float32)[:, None]
+    overlap = np.minimum(pixel + 1, start + step) - np.maximum(pixel, start)
     return np.clip(overlap, 0, None).astype(np.float32)
 
 
@@ -65,8 +69,8 @@ def draw_scene(
     sprite = draw_sprite(rng)
     scene = Scene(
         sprite=sprite,
-        motion=motion or _pick(rng, PHRASES),
-        anchor=anchor or _pick(rng, ANCHORS),
+        motion=motion or pick(rng, PHRASES),
+        anchor=anchor or pick(rng, ANCHORS),
         background=draw_background(rng),
         jitter=tuple(float(off) for off in rng.integers(-jitter, jitter + 1, 2)),
     )
@@ -90,14 +94,10 @@ def draw_creature(rng: np.random.Generator, colours: tuple[str, str] | None = No
 
 
 def draw_background(rng: np.random.Generator) -> Background:
-    pattern = "plain" if rng.random() < 0.5 else _pick(rng, PATTERNS[1:])
-    return Background(_pick(rng, GROUNDS), pattern)
+    pattern = "plain" if rng.random() < 0.5 else pick(rng, PATTERNS[1:])
+    return Background(pick(rng, GROUNDS), pattern)
 
 
 def draw_shape(rng: np.random.Generator) -> Shape:
     """A shape in a colour, whether held out or not."""
-    return Shape(_pick(rng, SHAPES), _pick(rng, COLOURS))
-
-
-def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
-    return list(options)[rng.integers(len(options))]
+    return Shape(pick(rng, SHAPES), pick(rng, COLOURS))

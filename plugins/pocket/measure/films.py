@@ -14,16 +14,15 @@ from attrs import evolve, frozen
 from jtcore.media import read_sample, write_video
 
 from ..codec import PatchCodec
-from ..creatures import differing_cells
 from ..motions import ANCHORS, PERIOD
 from ..sprites import GROUNDS, Background, Shape, Sprite
 from ..tones import COLOURS
-from ..world import SIZE, Scene, draw_creature
+from ..world import SIZE, Scene
+from .identity import draw_look_alike
 from .likeness import draw
 from .paths import MOTIONS
 
 CODEC = Path(__file__).parent.parent / "weights" / "codec"
-UNLIKE = 6  # of 15 cells, how many of a look-alike's differ
 
 Part = tuple[Sprite, np.ndarray]  # what is drawn, and its centres (F, 2) px
 
@@ -77,11 +76,8 @@ def true(case: Case) -> np.ndarray:
 
 def look_alike(case: Case) -> np.ndarray:
     """Another creature in the same colours, not one of the distractors that are compared."""
-    sprite, rng = case.scene.sprite, np.random.default_rng((case.seed, 1))
-    while True:
-        other = draw_creature(rng, sprite.colours)
-        if differing_cells(other.rows, sprite.rows) >= UNLIKE:
-            return with_sprite(case, other)
+    rng = np.random.default_rng((case.seed, 1))
+    return with_sprite(case, draw_look_alike(case.scene.sprite, rng))
 
 
 def exchanged(case: Case) -> np.ndarray:

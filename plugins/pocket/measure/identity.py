@@ -71,16 +71,16 @@ def distractors(sprite: Sprite) -> tuple[Sprite, ...]:
         return tuple(Shape(name, sprite.colour) for name in SHAPES if name != sprite.name)
     plain = [Shape(name, colour) for colour in sprite.colours for name in SHAPES]
     exchanged = evolve(sprite, colours=sprite.colours[::-1])
-    return (*_look_alikes(sprite), exchanged, *plain)
+    rng = np.random.default_rng(SEED)
+    return (*(draw_look_alike(sprite, rng) for _ in range(LOOK_ALIKES)), exchanged, *plain)
 
 
-def _look_alikes(sprite: Creature) -> list[Creature]:
-    rng, found = np.random.default_rng(SEED), []
-    while len(found) < LOOK_ALIKES:
+def draw_look_alike(sprite: Creature, rng: np.random.Generator) -> Creature:
+    """A creature in the same colours, of a layout that differs in OTHER cells or more."""
+    while True:
         other = draw_creature(rng, sprite.colours)
         if differing_cells(other.rows, sprite.rows) >= OTHER:
-            found.append(other)
-    return found
+            return other
 
 
 @cache

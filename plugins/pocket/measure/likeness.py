@@ -10,8 +10,7 @@ from attrs import frozen
 from numpy.lib.stride_tricks import sliding_window_view
 
 from ..sprites import Background, Sprite
-from ..tones import FINE, SIDE
-from ..world import SIZE
+from ..world import SIZE, coverage
 from .tracking import track
 
 PATCH = 14  # px, holds a sprite of the greatest scale at every phase
@@ -136,14 +135,5 @@ def _poses(sprite: Sprite) -> np.ndarray:  # (poses, 4, PATCH, PATCH)
 
 def draw(sprite: Sprite, place: np.ndarray, scale: float, size: int) -> np.ndarray:
     """A sprite on a canvas of `size` px: (4, size, size), colour times alpha and alpha."""
-    rows, columns = (_coverage(float(centre), scale, size) for centre in place)
-    return (rows @ sprite.template() @ columns.T).astype(np.float32)
-
-
-def _coverage(centre: float, scale: float, size: int) -> np.ndarray:  # (size, S)
-    """world.coverage for one centre, any scale and any number of pixels."""
-    step = scale / FINE
-    start = centre + (np.arange(SIDE * FINE) - SIDE * FINE / 2) * step
-    pixel = np.arange(size)[:, None]
-    overlap = np.minimum(pixel + 1, start + step) - np.maximum(pixel, start)
-    return overlap.clip(0)
+    rows, columns = coverage(np.asarray(place, np.float32), scale, size)
+    return rows @ sprite.template() @ columns.T

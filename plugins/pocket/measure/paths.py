@@ -22,15 +22,6 @@ def path_error(track: np.ndarray, motion: str) -> float:  # (F, 2) px -> px
     )
 
 
-def nearest_motion(track: np.ndarray) -> tuple[str | None, float]:
-    """The motion whose path is nearest, and its error in px; None and nan without an object."""
-    if not seen(track):
-        return None, np.nan
-    errors = {motion: path_error(track, motion) for motion in MOTIONS}
-    nearest = min(errors, key=errors.get)
-    return nearest, errors[nearest]
-
-
 def motion_score(track: np.ndarray, motion: str) -> float:
     """1 on the path of `motion`, 0 where the error is that of the nearest other motion.
 

@@ -35,13 +35,12 @@ def foreground(video: np.ndarray, background: Background) -> np.ndarray:  # (F, 
 
 def object_mass(video: np.ndarray, background: Background) -> np.ndarray:  # (F, H, W)
     """The foreground in the window of the object: nothing of a second one."""
-    mass = foreground(video, background)
-    return np.where(inside_window(mass), mass, 0)
+    return in_window(foreground(video, background))
 
 
-def inside_window(mass: np.ndarray) -> np.ndarray:  # (F, H, W) -> bool (F, H, W)
-    """The square of WINDOW px that holds most of `mass`: where the object is, if there is one."""
-    return windows(fullest_windows(mass))
+def in_window(mass: np.ndarray) -> np.ndarray:  # (F, H, W) -> (F, H, W)
+    """`mass` in the square that holds most of it: where the object is, if there is one."""
+    return np.where(windows(fullest_windows(mass)), mass, 0)
 
 
 def count_objects(video: np.ndarray, background: Background) -> np.ndarray:  # int (F,): 0, 1 or 2
@@ -50,14 +49,15 @@ def count_objects(video: np.ndarray, background: Background) -> np.ndarray:  # i
     Pieces that fit into one WINDOW are one object: a creature's cells need not touch.
     """
     mass = foreground(video, background)
-    rest = np.where(inside_window(mass), 0, mass)
-    return sum((_fullest(each) >= PRESENT).astype(int) for each in (mass, rest))
+    first = in_window(mass)
+    second = in_window(mass - first)
+    return sum((held.sum((1, 2)) >= PRESENT).astype(int) for held in (first, second))
 
 
 def stray_area(video: np.ndarray, background: Background) -> np.ndarray:  # (F,) px
     """The area of what is neither ground nor in the object's WINDOW."""
     mass = foreground(video, background)
-    return np.where(inside_window(mass), 0, mass).sum((1, 2))
+    return (mass - in_window(mass)).sum((1, 2))
 
 
 def colours_of(video: np.ndarray, background: Background) -> dict[str, float]:
@@ -82,7 +82,3 @@ def _inside(solid: np.ndarray) -> np.ndarray:  # bool (F, H, W)
     padded = np.pad(solid, ((0, 0), (1, 1), (1, 1)))
     beside = (padded[:, :-2, 1:-1], padded[:, 2:, 1:-1], padded[:, 1:-1, :-2], padded[:, 1:-1, 2:])
     return np.logical_and.reduce((solid, *beside))
-
-
-def _fullest(mass: np.ndarray) -> np.ndarray:  # (F, H, W) -> (F,)
-    return np.where(inside_window(mass), mass, 0).sum((1, 2))

@@ -11,6 +11,7 @@ import torch
 from attrs import fields_dict
 
 from jtcore.plugins import load_plugins
+from jtcore.report import markdown_table
 from jtcore.types import Metric, Sample
 
 from ..captions import sentence
@@ -99,15 +100,12 @@ def prompt(scene: Scene) -> str:
 
 
 def _table(rows: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
-    lines = [f"| video | {' | '.join(METRICS)} |", f"| --- |{' --- |' * len(METRICS)}"]
-    for kind, found in rows.items():
-        cells = [
-            _cell([values[metric] for values in found if metric in values]) for metric in METRICS
-        ]
-        lines.append(f"| {kind} | {' | '.join(cells)} |")
-    changes = [_greatest_change(rows, metric) for metric in METRICS]
-    lines.append(f"| {CHANGE} | {' | '.join(f'{change:.3f}' for change in changes)} |")
-    return "\n".join(lines) + "\n"
+    cells = [
+        [kind, *(_cell([values[m] for values in found if m in values]) for m in METRICS)]
+        for kind, found in rows.items()
+    ]
+    changes = [CHANGE, *(f"{_greatest_change(rows, metric):.3f}" for metric in METRICS)]
+    return "\n".join(markdown_table(["video", *METRICS], [*cells, changes])) + "\n"
 
 
 def _greatest_change(rows: Mapping[str, Sequence[Mapping[str, float]]], metric: str) -> float:
