@@ -13,7 +13,6 @@ from jtcore.errors import JtError
 from jtcore.media import write_video
 from jtcore.model import Model
 from jtcore.recipe import Sampling
-from jtcore.rng import generator
 from jtcore.types import BackboneSpec
 
 
@@ -46,11 +45,12 @@ def denoise(
 ) -> Tensor:
     """From noise to latents (1, C, F, H, W), with classifier-free guidance.
 
-    The two halves of guidance are one batch. All randomness is drawn from the request's seed.
+    The two halves of guidance are one batch. All randomness is drawn from a generator with the
+    request's seed, as a diffusers pipeline would be given one.
     """
-    rng, device = generator(request.seed, "sample"), model.engine.device
+    rng, device = torch.Generator().manual_seed(request.seed), model.engine.device
     sampler = model.backbone.sampler(settings.steps)
-    latents = sampler.start(torch.randn(1, *shape, generator=rng).to(device))
+    latents = sampler.start((1, *shape), rng).to(device)
     captions = [request.prompt] if settings.guidance == 1 else [settings.negative, request.prompt]
     text = torch.stack([model.texts[caption] for caption in captions]).to(device)
     on = model.scaled(request.scales)

@@ -94,7 +94,9 @@ class Sampler(Protocol):
 
     times: Sequence[Tensor]  # one () per step, from noise to clean
 
-    def start(self, noise: Tensor) -> Tensor: ...  # unit noise -> latents of the first step
+    def start(self, shape: Sequence[int], rng: Generator) -> Tensor:
+        """Latents of the first step, on the CPU: of `shape` (B, C, F, H, W), drawn as diffusers'
+        own pipeline draws them, so that a seed means the same noise there."""
 
     def step(self, prediction: Tensor, index: int, latents: Tensor, rng: Generator) -> Tensor: ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,8 +111,10 @@ class DDIM:
         own.set_timesteps(steps)
         return cls(own, tuple(own.timesteps))
 
-    def start(self, noise: Tensor) -> Tensor:  # (B, C, F, H, W)
-        return noise.float() * self.scheduler.init_noise_sigma
+    def start(self, shape: Sequence[int], rng: Generator) -> Tensor:  # (B, C, F, H, W)
+        batch, channels, frames, *grid = shape
+        noise = torch.randn(batch, frames, channels, *grid, generator=rng)  # as diffusers has it
+        return noise.transpose(1, 2) * self.scheduler.init_noise_sigma
 
     def step(
         self, prediction: Tensor, index: int, latents: Tensor, rng: Generator

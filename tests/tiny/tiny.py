@@ -102,8 +102,8 @@ class TinyBackbone:
 class Euler:
     times: Sequence[Tensor]
 
-    def start(self, noise: Tensor) -> Tensor:
-        return noise
+    def start(self, shape: Sequence[int], rng: Generator) -> Tensor:
+        return torch.randn(*shape, generator=rng)
 
     def step(self, prediction: Tensor, index: int, latents: Tensor, rng: Generator) -> Tensor:
         return latents - prediction / len(self.times)
