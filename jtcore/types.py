@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # commands answer --help before torch is imported
     from torch import Generator, Tensor, nn
 
     from jtcore.adapter import Adapter
+    from jtcore.diffusion import Levels, Prediction
 
 Medium = Literal["image", "video"]
 
@@ -105,18 +106,29 @@ class Backbone(Protocol):
     """A denoiser with its noise schedule, and names for its parts."""
 
     denoiser: nn.Module
+    prediction: Prediction  # what it answers
 
     def targets(self, query: str) -> dict[str, nn.Module]:
         """The modules of a role or pattern, by name (see jtcore.targets). Raises JtError."""
 
+    def blocks(self) -> dict[str, nn.Module]:
+        """The blocks that it repeats, by name, in order of depth."""
+
     def noise(self, latents: Tensor, rng: Generator) -> Noised:
         """Draw a time and noise for each sample."""
+
+    def levels(self, times: Tensor) -> Levels:
+        """How much signal and noise there is at `times` (B,), in the schedule's own unit."""
 
     def predict(self, latents: Tensor, times: Tensor, text: Tensor) -> Tensor:
         """What the network answers: (B, C, F, H, W), comparable to `Noised.target`."""
 
-    def sampler(self, steps: int) -> Sampler:
-        """The backbone's own way from noise to latents. Raises JtError for impossible steps."""
+    def sampler(self, steps: int, scheduler: str | None = None) -> Sampler:
+        """A way from noise to latents: the backbone's own, or another `scheduler` by name.
+
+        Each video has its own sampler, which may keep a state. Raises JtError for impossible
+        steps, and for a scheduler that it does not know, naming those it does.
+        """
 
     def checkpoint_gradients(self) -> None:
         """Keep less for backward and compute it again. Raises JtError where that cannot be."""

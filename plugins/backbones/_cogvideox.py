@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +10,12 @@ import torch
 from attrs import frozen
 from torch import Generator, Tensor, nn
 
-from jtcore.errors import JtError
+from jtcore.diffusion import Levels
 from jtcore.targets import match_targets
 from jtcore.types import Noised
+
+from ._discrete import add_noise, levels
+from ._samplers import Kind, StockSampler, sampler
 
 if TYPE_CHECKING:  # importing diffusers costs seconds
     from diffusers import CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
@@ -33,6 +35,10 @@ ROLES = {  # one attention sees text and all frames at once: no layer is tempora
     "text_cross": _ATTENTION,
     "text_kv": _QKV[1:],  # the video's keys and values as well
 }
+SCHEDULERS = {  # spaced trailing, as a schedule that ends without signal must be
+    "ddim": Kind("CogVideoXDDIMScheduler", {"timestep_spacing": "trailing"}),
+    "dpm": Kind("CogVideoXDPMScheduler", {"timestep_spacing": "trailing"}),
+}
 Grid = tuple[int, int]  # rows and columns of tokens
 
 
@@ -45,22 +51,20 @@ class CogVideoXBackbone:
 
     denoiser: CogVideoXTransformer3DModel
     scheduler: CogVideoXDDIMScheduler
+    prediction = "v"
 
     def targets(self, query: str) -> dict[str, nn.Module]:
         return match_targets(self.denoiser, ROLES, query)
 
+    def blocks(self) -> dict[str, nn.Module]:
+        blocks = enumerate(self.denoiser.transformer_blocks)
+        return {f"transformer_blocks.{index}": block for index, block in blocks}
+
     def noise(self, latents: Tensor, rng: Generator) -> Noised:  # latents (B, C, F, H, W)
-        """Times uniform over the schedule; drawn on the CPU, alike on every device."""
-        alpha_bars = self.scheduler.alphas_cumprod.double().cpu()
-        times = torch.randint(len(alpha_bars), (len(latents),), generator=rng)
-        noise = torch.randn(latents.shape, generator=rng).to(latents.device)
-        alpha_bar = alpha_bars[times].view(-1, 1, 1, 1, 1)
-        signal, sigma = (root.sqrt().to(noise) for root in (alpha_bar, 1 - alpha_bar))
-        return Noised(
-            latents=signal * latents + sigma * noise,
-            times=times.to(latents.device),
-            target=signal * noise - sigma * latents,
-        )
+        return add_noise(self.scheduler.alphas_cumprod, self.prediction, latents, rng)
+
+    def levels(self, times: Tensor) -> Levels:  # (B,)
+        return levels(self.scheduler.alphas_cumprod, times)
 
     def predict(
         self, latents: Tensor, times: Tensor, text: Tensor
@@ -75,10 +79,8 @@ class CogVideoXBackbone:
         )[0]
         return velocity.transpose(1, 2).to(latents.dtype)
 
-    def sampler(self, steps: int) -> DDIM:
-        if steps > (most := len(self.scheduler.alphas_cumprod)):
-            raise JtError(f"{steps} steps of denoising; the schedule has {most}")
-        return DDIM.over(self.scheduler, steps)
+    def sampler(self, steps: int, scheduler: str | None = None) -> StockSampler:
+        return sampler(self.scheduler, SCHEDULERS, scheduler, steps, frames_first=True)
 
     def checkpoint_gradients(self) -> None:
         self.denoiser.enable_gradient_checkpointing()
@@ -96,32 +98,6 @@ class CogVideoXBackbone:
             (config.sample_height // patch, config.sample_width // patch),
             latents.device,
         )
-
-
-@frozen(eq=False)
-class DDIM:
-    """Deterministic DDIM (https://arxiv.org/abs/2010.02502) with trailing spacing, by diffusers"""
-
-    scheduler: CogVideoXDDIMScheduler
-    times: tuple[Tensor, ...]
-
-    @classmethod
-    def over(cls, scheduler: CogVideoXDDIMScheduler, steps: int) -> DDIM:
-        own = type(scheduler).from_config(scheduler.config, timestep_spacing="trailing")
-        own.set_timesteps(steps)
-        return cls(own, tuple(own.timesteps))
-
-    def start(self, shape: Sequence[int], rng: Generator) -> Tensor:  # (B, C, F, H, W)
-        batch, channels, frames, *grid = shape
-        noise = torch.randn(batch, frames, channels, *grid, generator=rng)  # as diffusers has it
-        return noise.transpose(1, 2) * self.scheduler.init_noise_sigma
-
-    def step(
-        self, prediction: Tensor, index: int, latents: Tensor, rng: Generator
-    ) -> Tensor:  # (B, C, F, H, W)
-        """The latents after step `index`; `rng` is not drawn from."""
-        time = int(self.times[index])
-        return self.scheduler.step(prediction.float(), time, latents, return_dict=False)[0]
 
 
 @lru_cache(maxsize=32)

@@ -11,6 +11,8 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from jtcore import hookimpl
+from jtcore.diffusion import Levels
+from jtcore.errors import JtError
 from jtcore.targets import match_targets
 from jtcore.types import Noised
 
@@ -74,6 +76,7 @@ class Denoiser(nn.Module):
 @frozen(eq=False)
 class TinyBackbone:
     denoiser: Denoiser
+    prediction = "flow"
 
     def targets(self, query: str) -> dict[str, nn.Module]:
         return match_targets(self.denoiser, ROLES, query)
@@ -91,10 +94,18 @@ class TinyBackbone:
         joined = torch.cat([tokens, told], 2).to(self.denoiser.inner.weight.dtype)
         return self.denoiser(joined).transpose(1, 2).reshape(latents.shape)
 
+    def blocks(self) -> dict[str, nn.Module]:
+        return {"inner": self.denoiser.inner, "outer": self.denoiser.outer}
+
+    def levels(self, times: Tensor) -> Levels:
+        return Levels(1 - times.double(), times.double())
+
     def checkpoint_gradients(self) -> None:
         self.denoiser.checkpointing = True
 
-    def sampler(self, steps: int) -> "Euler":
+    def sampler(self, steps: int, scheduler: str | None = None) -> "Euler":
+        if scheduler not in (None, "euler"):
+            raise JtError(f"unknown scheduler {scheduler!r}; known is 'euler'")
         return Euler(tuple(torch.linspace(1, 0, steps + 1)[:-1]))
 
 
