@@ -25,7 +25,7 @@ class Plan:
     ema: float = 0.998
     warm_up: int = 50
     decay: int = field(default=3000, validator=gt(0))  # the last steps, linearly to zero
-    jitter: int = field(default=1, validator=ge(0))  # px off the anchors at last; 0 at first
+    offset: int = field(default=1, validator=ge(0))  # px off the anchors at last; 0 at first
     unplaced: float = 0.35  # of the captions say no position at last
     widening: int = field(default=3000, validator=gt(0))  # the last steps, places grow freer
     codec_clips: int = field(default=1024, validator=gt(1))

@@ -76,9 +76,9 @@ def read_task(path: Path) -> Task:
 
 
 def _scene(table: dict[str, Any]) -> Scene:
-    background, jitter = Background(**table["background"]), tuple(table["jitter"])
+    background, offset = Background(**table["background"]), tuple(table["offset"])
     sprite = _sprite(**table["sprite"])
-    return Scene(**table | {"sprite": sprite, "background": background, "jitter": jitter})
+    return Scene(**table | {"sprite": sprite, "background": background, "offset": offset})
 
 
 def _sprite(**fields: Any) -> Sprite:

@@ -28,11 +28,11 @@ class Scene:
     motion: str = field(validator=in_({*PHRASES, *HELD_OUT}))
     anchor: str = field(validator=in_(ANCHORS))
     background: Background
-    jitter: tuple[float, float] = (0.0, 0.0)  # px, (y, x) off the anchor
+    offset: tuple[float, float] = (0.0, 0.0)  # px, (y, x) off the anchor
 
     def centres(self, frames: int = FRAMES) -> np.ndarray:  # (F, 2) px, (y, x)
         """Where the sprite's centre truly is in each frame."""
-        place = np.add(ANCHORS[self.anchor], self.jitter)
+        place = np.add(ANCHORS[self.anchor], self.offset)
         return place.astype(np.float32) + path(self.motion, frames)
 
 
@@ -60,9 +60,9 @@ def coverage(
 
 
 def draw_scene(
-    rng: np.random.Generator, jitter: int = 0, motion: str | None = None, anchor: str | None = None
+    rng: np.random.Generator, offset: int = 0, motion: str | None = None, anchor: str | None = None
 ) -> Scene:
-    """Draw a scene of pretraining's distribution, its place within `jitter` px of an anchor.
+    """Draw a scene of pretraining's distribution, its place within `offset` px of an anchor.
 
     Places are whole pixels, as paths are: there, a creature's cells are crisp.
     """
@@ -72,7 +72,7 @@ def draw_scene(
         motion=motion or pick(rng, PHRASES),
         anchor=anchor or pick(rng, ANCHORS),
         background=draw_background(rng),
-        jitter=tuple(float(off) for off in rng.integers(-jitter, jitter + 1, 2)),
+        offset=tuple(float(off) for off in rng.integers(-offset, offset + 1, 2)),
     )
     assert_is_seen(scene.sprite, scene.motion)
     return scene

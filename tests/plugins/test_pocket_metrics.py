@@ -178,7 +178,7 @@ def test_another_geometry_is_brought_to_the_worlds(task, tmp_path):
 
 def test_the_place_costs_nothing(task, tmp_path):
     folder, case = task
-    moved = evolve(case, scene=evolve(case.scene, jitter=(1.0, -1.0)))
+    moved = evolve(case, scene=evolve(case.scene, offset=(1.0, -1.0)))
     file = written(tmp_path / "moved.mp4", through_codec(true(moved)))
     found = asked(folder, file, prompt(case.scene))
     assert found["success"] == 1

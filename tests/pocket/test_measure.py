@@ -132,7 +132,7 @@ def test_a_track_follows_parts_of_pixels_by_less_than_motions_differ(seed, y, x)
 def moved(seed: int, by: tuple[float, float]) -> np.ndarray:  # (2,) px
     """How far a sprite was seen to move that was moved `by` so many px."""
     scene = evolve(scene_of(seed), anchor="mid", motion="stays")
-    one, other = (pixels(evolve(scene, jitter=jitter)) for jitter in ((0.0, 0.0), by))
+    one, other = (pixels(evolve(scene, offset=offset)) for offset in ((0.0, 0.0), by))
     return (track(other, scene.background) - track(one, scene.background))[0]
 
 

@@ -105,7 +105,7 @@ def test_each_phase_frees_one_thing(monkeypatch):
 
     anchors, motions, offsets = (
         [{pick(scene) for scene in scenes} for scenes in drawn]
-        for pick in (lambda s: s.anchor, lambda s: s.motion, lambda s: s.jitter)
+        for pick in (lambda s: s.anchor, lambda s: s.motion, lambda s: s.offset)
     )
     assert anchors[0] == {"mid"} and all(len(among) == 9 for among in anchors[1:])
     assert motions[:2] == [{"stays"}, {"stays"}] and all(len(m) > 9 for m in motions[2:])

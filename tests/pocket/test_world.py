@@ -30,7 +30,7 @@ GRAY = Background("gray")
 def test_pretraining_never_shows_what_is_held_out(seed):
     rng = np.random.default_rng(seed)
     for _ in range(50):
-        scene = draw_scene(rng, jitter=1)
+        scene = draw_scene(rng, offset=1)
         assert scene.motion not in HELD_OUT
         if isinstance(scene.sprite, Shape):
             assert (scene.sprite.colour, scene.sprite.name) not in COMBINATIONS
