@@ -86,7 +86,9 @@ def _prompts(recipe: Recipe) -> Problems:
 
 def _engine(recipe: Recipe) -> Problems:
     choose_device(recipe.engine)
-    yield from ()
+    precision_problem = getattr(recipe.backbone.spec, "precision_problem", lambda precision: None)
+    if problem := precision_problem(recipe.engine.precision):
+        yield f"engine.precision: {problem}"
 
 
 def _model(recipe: Recipe) -> Problems:

@@ -141,6 +141,10 @@ class BackboneSpec(Protocol):
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         """(C, F, H, W) of a clip. Raises ValueError, naming the nearest size that fits."""
 
+    def precision_problem(self, precision: str) -> str | None:
+        """Why its denoiser cannot compute in "fp32", "bf16" or "fp16", and what to use instead.
+        May be left out where it can in all."""
+
     def prompt_problems(self, prompts: Sequence[str]) -> list[str]:
         """What keeps captions from being embedded as they stand; each names its caption."""
 
@@ -159,6 +163,11 @@ class BackboneSpec(Protocol):
 
     def load(self, device: torch.device, dtype: torch.dtype) -> Backbone:
         """The denoiser, frozen. On the "meta" device it has names and shapes but no weights."""
+
+    @classmethod
+    def adopt(cls, pipeline: object) -> Backbone | None:
+        """The backbone around the denoiser of a stock diffusers pipeline; None where that is of
+        another kind. May be left out where there is no such pipeline."""
 
 
 class AdapterSpec(Protocol):

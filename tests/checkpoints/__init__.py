@@ -1,0 +1,1 @@
+"""Tiny checkpoints in the layout that hubs have, built with real classes and real tokenizers."""
