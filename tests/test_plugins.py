@@ -345,7 +345,8 @@ def test_a_backbone_must_have_every_method(load_with, plugin_folder, missing):
 def test_a_backbone_has_the_methods_of_its_protocol():
     methods = [name for name in vars(BackboneSpec) if not name.startswith("_")]
 
-    assert sorted(BACKBONE_METHODS) == sorted(methods)
+    may_be_left_out = {"adopt", "precision_problem"}
+    assert {*BACKBONE_METHODS} == {*methods} - may_be_left_out
 
 
 def test_an_unknown_kind_is_told_with_the_nearest_and_the_broken(load_with, plugin_folder):
