@@ -1,0 +1,222 @@
+"""Pretrained pipelines in diffusers' layout: found, fetched part by part, checked, loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from attrs import frozen
+
+from jtcore.errors import JtError
+
+from ._hub import HUB_ID, Folder, Repository, Source
+from ._weight_files import WeightFiles, digest, find_weights
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+CONFIGS = ("config.json", "scheduler_config.json", "tokenizer_config.json")
+SMALL = ("json", "model", "txt")  # all that a part has besides weights
+KINDS = {  # which backbone takes which denoiser
+    "CogVideoXTransformer3DModel": "cogvideox",
+    "UNet3DConditionModel": "zeroscope",
+    "WanTransformer3DModel": "wan",
+}
+
+
+@frozen
+class Checkpoint:
+    """A pretrained pipeline in diffusers' layout: a local folder, or a hub id that is fetched part
+    by part
+
+    Every JtError that it raises begins with "backbone.weights: ".
+    """
+
+    weights: str  # "THUDM/CogVideoX-5b", or a folder
+    variant: str | None = None  # "fp16": model.fp16.safetensors and the like
+    revision: str | None = None  # of a hub id: a branch, tag or commit
+
+    def folder(self, part: str) -> Path:
+        """The folder of "transformer", "vae", "text_encoder", "tokenizer", "scheduler" or "unet",
+        with all that it takes to load it. Of a hub id only that part is fetched.
+
+        Raises JtError where it is not there, or not whole.
+        """
+        self.weight_files(part)
+        return self._small(part)
+
+    def config(self, part: str) -> dict[str, Any]:
+        """The configuration of a part; its weights are not fetched. Raises JtError."""
+        folder = self._small(part)
+        found = [folder / name for name in CONFIGS if (folder / name).is_file()]
+        if not found:
+            raise self._problem(part, f"has no {CONFIGS[0]}")
+        try:
+            return json.loads(found[0].read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise self._problem(part, f"has a {found[0].name} that is not JSON") from error
+
+    def expect(self, part: str, name: str) -> None:
+        """Raises JtError where a part is not of the diffusers or transformers class `name`."""
+        config = self.config(part)
+        found = [config["_class_name"]] if "_class_name" in config else config.get("architectures")
+        if name not in (found or ()):
+            told = " or ".join(found or ()) or "a network without a name"
+            hint = f"; use backbone.kind = {KINDS[told]!r}" if told in KINDS else ""
+            raise self._problem(part, f"expected {name}, found {told}{hint}", sign=":")
+
+    def weight_files(self, part: str) -> WeightFiles | None:
+        """What the weights of a part are in; None where it has none. Raises JtError."""
+        config = self.config(part)
+        if "_class_name" in config:
+            if config["_class_name"].endswith("Scheduler"):
+                return None
+            library = "diffusers"
+        elif "architectures" in config:
+            library = "transformers"
+        else:
+            return None
+        try:
+            return find_weights(self._source(), part, library, self.variant)
+        except ValueError as error:
+            raise self._problem(part, str(error)) from error
+
+    def identity(self, *parts: str) -> str:
+        """Hexadecimal digits that change when the files of `parts` do.
+
+        Files up to 64 MiB are read whole. Of larger ones the size, the names, types and shapes of
+        tensors and 64 evenly spaced blocks of 64 KiB are: what leaves all these as they were is not
+        seen. Training and conversion change every block.
+        """
+        return digest({f"{part}/{file.name}": file for part in parts for file in self._files(part)})
+
+    def _files(self, part: str) -> list[Path]:
+        """Those that `load_network` or a tokenizer reads."""
+        weights, folder = self.weight_files(part), self._small(part)
+        if weights is None:
+            return sorted(p for p in folder.iterdir() if p.suffix.lstrip(".") in SMALL)
+        return [folder / CONFIGS[0], *weights.paths]
+
+    def _small(self, part: str) -> Path:
+        """The folder of a part; of a hub id, with all but its weights."""
+        root = self._root([f"{part}/*.{kind}" for kind in SMALL])
+        if not (root / part).is_dir():
+            raise JtError(f"backbone.weights: {self.weights!r} {self._lack_of(part)}")
+        return root / part
+
+    def _root(self, patterns: list[str]) -> Path:
+        try:
+            return self._source().root(patterns)
+        except ValueError as error:
+            raise JtError(f"backbone.weights: {self.weights!r} {error}") from error
+
+    def _source(self) -> Source:
+        path = Path(self.weights).expanduser()
+        if path.is_dir():
+            if self.revision:
+                raise ValueError("is a folder, which has no revisions; leave `revision` out")
+            return Folder(path)
+        if path.exists():
+            raise ValueError("is a file; expected a folder as diffusers saves a pipeline")
+        if not HUB_ID.fullmatch(self.weights):
+            raise ValueError('is no folder; expected one, or a hub id such as "owner/name"')
+        return Repository(self.weights, self.revision)
+
+    def _lack_of(self, part: str) -> str:
+        """What to tell of a pipeline without a part."""
+        root = self._root(["model_index.json", *(f"{one}/config.json" for one in _DENOISERS)])
+        index = root / "model_index.json"
+        whole = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else {}
+        there = [name for name, value in whole.items() if isinstance(value, list)]
+        there = there or [p.name for p in root.iterdir() if p.is_dir() and p.name[0] != "."]
+        kind = f" (a {whole['_class_name']})" if "_class_name" in whole else ""
+        told = ", ".join(map(repr, sorted(there))) or "no folder of a part"
+        return f"has no {part!r}{kind}; it has {told}"
+
+    def _problem(self, part: str, text: str, sign: str = "") -> JtError:
+        return JtError(f"backbone.weights: {part!r} of {self.weights!r}{sign} {text}")
+
+
+_DENOISERS = ("transformer", "unet")
+
+
+def load_network(
+    name: str,
+    checkpoint: Checkpoint,
+    part: str,
+    device: torch.device,
+    dtype: torch.dtype | Literal["auto"] = "auto",
+) -> nn.Module:
+    """A part, as the diffusers or transformers class `name`, frozen and in evaluation mode.
+
+    "auto" is the type that it is stored in. On "meta" it is made of the configuration alone, and
+    no weights are fetched. Raises JtError.
+    """
+    checkpoint.expect(part, name)
+    if device.type == "meta":
+        assert dtype != "auto", "nothing is stored of what is on meta"
+        return freeze(bare_network(name, checkpoint.config(part), device), device, dtype)
+    files = checkpoint.weight_files(part)
+    assert files is not None, f"{part} has no weights"
+    try:
+        with quiet():
+            model, info = _class(name).from_pretrained(
+                checkpoint.folder(part),
+                dtype=files.dtype() if dtype == "auto" else dtype,
+                variant=checkpoint.variant,
+                use_safetensors=files.safe,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, RuntimeError) as error:
+        told = str(error).strip().splitlines()[0]
+        raise checkpoint._problem(part, f"cannot be loaded: {told}") from error
+    if lacking := sorted(info["missing_keys"]):
+        more = f" and {len(lacking) - 1} more tensors" if len(lacking) > 1 else ""
+        raise checkpoint._problem(part, f"has no weights for {lacking[0]}{more}")
+    return freeze(model, device)
+
+
+def bare_network(name: str, config: Mapping[str, Any], device: torch.device) -> nn.Module:
+    """A network of the class `name`, with weights as its constructor draws them; on "meta" none."""
+    cls = _class(name)
+    with device:
+        if hasattr(cls, "config_class"):  # of transformers
+            return cls(cls.config_class.from_dict(dict(config)))
+        return cls.from_config(dict(config))
+
+
+def freeze(model: nn.Module, device: torch.device, dtype: torch.dtype | None = None) -> nn.Module:
+    """On `device` and in `dtype`, without gradients or dropout."""
+    from torch import nn
+
+    # the classes' own `to` warns of modules that they were told to keep in float32
+    nn.Module.to(model, device, dtype)
+    return model.requires_grad_(False).eval()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep diffusers and transformers from drawing progress bars."""
+    import diffusers
+    import transformers
+
+    logs = [library.utils.logging for library in (diffusers, transformers)]
+    shown = [log for log in logs if log.is_progress_bar_enabled()]
+    for log in shown:
+        log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for log in shown:
+            log.enable_progress_bar()
+
+
+def _class(name: str) -> Any:
+    import diffusers
+    import transformers
+
+    return getattr(diffusers, name, None) or getattr(transformers, name)

@@ -1,0 +1,106 @@
+"""Where the files of a checkpoint come from: a folder, or the hub through its own cache."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Protocol
+
+from attrs import frozen
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+class Source(Protocol):
+    """A pipeline's files. Raises ValueError that says why they are not to be had."""
+
+    def root(self, patterns: Sequence[str]) -> Path:
+        """The folder of the pipeline, with the files that match, as far as there are any."""
+
+    def names(self, part: str) -> list[str]:
+        """Of all files of a part, fetched or not, as far as it is known."""
+
+
+@frozen
+class Folder:
+    """A pipeline on disk"""
+
+    path: Path
+
+    def root(self, patterns: Sequence[str]) -> Path:
+        return self.path
+
+    def names(self, part: str) -> list[str]:
+        return sorted(file.name for file in (self.path / part).glob("*"))
+
+
+@frozen
+class Repository:
+    """A pipeline on the Hugging Face hub
+
+    Files are fetched into the hub's own cache. What is there is used where the hub cannot be
+    reached, or HF_HUB_OFFLINE is set.
+    """
+
+    id: str
+    revision: str | None = None
+
+    def root(self, patterns: Sequence[str]) -> Path:
+        from huggingface_hub import constants
+        from huggingface_hub.errors import HTTPError
+
+        try:
+            return _fetch(self.id, self.revision, tuple(patterns))
+        except (HTTPError, OSError, RuntimeError, ValueError) as error:
+            raise ValueError(_why(error, self.revision, Path(constants.HF_HUB_CACHE))) from error
+
+    def names(self, part: str) -> list[str]:
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HTTPError
+
+        try:
+            files = HfApi().list_repo_files(self.id, revision=self.revision)
+        except (HTTPError, OSError):
+            return Folder(self.root([f"{part}/*.json"])).names(part)
+        return sorted(Path(file).name for file in files if Path(file).parent == Path(part))
+
+
+@cache
+def _fetch(repository: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
+    """Once in a process: a branch that moves on in the middle of a run is not followed."""
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
+
+
+def _why(error: Exception, revision: str | None, cache: Path) -> str:
+    """What to tell of the hub's own exceptions, of which the first that fits counts."""
+    from huggingface_hub import constants, errors
+
+    if isinstance(error, errors.GatedRepoError):
+        return "is gated on the hub: ask for access on its page there, then `hf auth login`"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return "is no folder, and no repository on the hub; if it is private, `hf auth login`"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"has no revision {revision!r} on the hub"
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        if constants.HF_HUB_OFFLINE:
+            return f"is not, or not wholly, in {cache}, and HF_HUB_OFFLINE forbids to fetch it"
+        return (
+            f"is not, or not wholly, in {cache}, and the hub cannot be reached"
+            f" ({_first_line(error.__cause__ or error)}); fetch it where there is network, or give"
+            " a folder"
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"no space is left for it in {cache}; free some, or set HF_HOME to another disk"
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"cannot be kept in {cache}: {error.strerror}; set HF_HOME to another folder"
+    return f"cannot be fetched from the hub: {_first_line(error)}"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
