@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from inspect import signature
 from typing import Any
@@ -38,10 +39,22 @@ def sampler(
     if steps > (most := scheduler.config.num_train_timesteps):
         raise JtError(f"{steps} steps of denoising; the schedule has {most}")
     kind = kinds[name]
-    own = getattr(diffusers, kind.cls).from_config(scheduler.config, **kind.settings)
-    own.set_timesteps(steps)
+    cls = getattr(diffusers, kind.cls)
+    own = cls.from_config(_known(scheduler.config, cls), **kind.settings)
+    with warnings.catch_warnings():
+        # some of diffusers' schedulers have numpy read tensors in a way that numpy 2 deprecates
+        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+        own.set_timesteps(steps)
+    if hasattr(own, "set_begin_index"):  # or the first of many steps is looked up by a rounded time
+        own.set_begin_index(0)
     walk = DPMSampler if kind.cls == "CogVideoXDPMScheduler" else StockSampler
     return walk(own, frames_first)
+
+
+def _known(config: Mapping[str, Any], cls: type) -> dict[str, Any]:
+    """What a scheduler of `cls` understands of another's `config`; of the rest it would warn."""
+    known = signature(cls).parameters
+    return {name: value for name, value in config.items() if name in known or name[0] == "_"}
 
 
 class StockSampler:
@@ -57,7 +70,7 @@ class StockSampler:
         batch, channels, frames, *grid = shape
         shape = (batch, frames, channels, *grid) if self.frames_first else shape
         noise = self._turned(torch.randn(*shape, generator=rng))
-        return noise * self.scheduler.init_noise_sigma
+        return noise * getattr(self.scheduler, "init_noise_sigma", 1.0)  # a flow's is not told
 
     def step(
         self, prediction: Tensor, index: int, latents: Tensor, rng: Generator

@@ -1,0 +1,154 @@
+"""Wan 2.1's denoiser and codec (https://arxiv.org/abs/2503.20314), over diffusers' classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from attrs import frozen
+from torch import Generator, Tensor, nn
+
+from jtcore.diffusion import Levels, noised
+from jtcore.targets import match_targets
+from jtcore.types import Noised
+
+from ._samplers import Kind, StockSampler, sampler
+
+if TYPE_CHECKING:  # importing diffusers costs seconds
+    from diffusers import AutoencoderKLWan, WanTransformer3DModel
+
+_LINEARS = ("to_q", "to_k", "to_v", "to_out.0")
+_VIDEO = tuple(f"blocks.*.attn1.{one}" for one in _LINEARS)
+_TEXT = tuple(f"blocks.*.attn2.{one}" for one in _LINEARS)
+_FEED_FORWARD = ("blocks.*.ffn.net.0.proj", "blocks.*.ffn.net.2")
+ROLES = {  # one attention over all frames at once, another from the video to the text
+    "visual": _VIDEO + _FEED_FORWARD,
+    "attention": _VIDEO + _TEXT,
+    "attention_qkv": _VIDEO[:3] + _TEXT[:3],
+    "feed_forward": _FEED_FORWARD,
+    "video_self": _VIDEO,
+    "spatial_self": _VIDEO,
+    "spatial_ff": _FEED_FORWARD,
+    "temporal_self": _VIDEO,
+    "text_cross": _TEXT,
+    "text_kv": _TEXT[1:3],
+}
+
+
+@frozen(eq=False)
+class WanBackbone:
+    """A denoiser that predicts the flow noise - x0, at times of 1000 sigma
+
+    `shift` moves the times of training and sampling towards noise; `scheduler` is the checkpoint's.
+    Noise and times are float32, whatever the latents are and the denoiser computes in.
+    """
+
+    denoiser: WanTransformer3DModel
+    scheduler: Any
+    shift: float
+    prediction = "flow"
+
+    def targets(self, query: str) -> dict[str, nn.Module]:
+        return match_targets(self.denoiser, ROLES, query)
+
+    def blocks(self) -> dict[str, nn.Module]:
+        return {f"blocks.{index}": block for index, block in enumerate(self.denoiser.blocks)}
+
+    def noise(self, latents: Tensor, rng: Generator) -> Noised:  # latents (B, C, F, H, W)
+        """At times drawn uniformly and shifted as sampling shifts its own:
+        sigma = shift u / (1 + (shift - 1) u), u ~ U(0, 1] (https://arxiv.org/abs/2403.03206, 23).
+
+        Uniform u is what DiffSynth-Studio trains adapters of Wan with; Wan itself was trained with
+        u of a logit-normal distribution. Drawn on the CPU, alike on every device.
+        """
+        uniform = 1 - torch.rand(len(latents), generator=rng)
+        noise = torch.randn(latents.shape, generator=rng).to(latents.device)
+        times = self._whole * shifted(uniform, self.shift)
+        at = self.levels(times)
+        return noised(self.prediction, latents, noise, times.to(latents.device), at)
+
+    def levels(self, times: Tensor) -> Levels:  # (B,)
+        sigma = times.double().cpu() / self._whole
+        return Levels(1 - sigma, sigma)
+
+    def predict(
+        self, latents: Tensor, times: Tensor, text: Tensor
+    ) -> Tensor:  # (B, C, F, H, W), (B,), (B, L, D) -> (B, C, F, H, W)
+        dtype = self.denoiser.dtype
+        flow = self.denoiser(
+            latents.to(dtype), times.to(latents.device), text.to(dtype), return_dict=False
+        )[0]
+        return flow.to(latents.dtype)
+
+    def sampler(self, steps: int, scheduler: str | None = None) -> StockSampler:
+        return sampler(self.scheduler, self._kinds(), scheduler, steps, frames_first=False)
+
+    def checkpoint_gradients(self) -> None:
+        self.denoiser.enable_gradient_checkpointing()
+
+    @property
+    def _whole(self) -> int:
+        """The time of pure noise."""
+        return self.scheduler.config.num_train_timesteps
+
+    def _kinds(self) -> dict[str, Kind]:
+        """Schedulers by name, the checkpoint's own first."""
+        flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+        unipc = Kind("UniPCMultistepScheduler", {**flow, "flow_shift": self.shift})
+        euler = Kind("FlowMatchEulerDiscreteScheduler", {"shift": self.shift})
+        if type(self.scheduler).__name__ == euler.cls:
+            return {"euler": euler, "unipc": unipc}
+        return {"unipc": unipc, "euler": euler}
+
+
+def shifted(uniform: Tensor, shift: float) -> Tensor:  # (B,) in [0, 1] -> (B,) in [0, 1]
+    return shift * uniform / (1 + (shift - 1) * uniform)
+
+
+def settle(denoiser: WanTransformer3DModel, dtype: torch.dtype) -> WanTransformer3DModel:
+    """In `dtype`, but in float32 what diffusers keeps in it when it loads one: norms, modulation,
+    positions and the embedding of times, whatever autocast says."""
+    kept = set(denoiser._keep_in_fp32_modules)
+    for path, module in denoiser.named_modules():
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            precise = not kept.isdisjoint(f"{path}.{name}".split("."))
+            if tensor is not None:
+                tensor.data = tensor.data.to(torch.float32 if precise else dtype)
+    embedder = denoiser.condition_embedder.time_embedder
+    embedder.forward = partial(_without_autocast, embedder.forward)
+    return denoiser
+
+
+def _without_autocast(forward: Callable[[Tensor], Tensor], times: Tensor) -> Tensor:  # (B, D)
+    with torch.autocast(times.device.type, enabled=False):
+        return forward(times)
+
+
+@frozen(eq=False)
+class WanCodec:
+    """A causal VAE, in float32: one frame a latent, then four"""
+
+    vae: AutoencoderKLWan
+
+    def encode(self, pixels: Tensor, rng: Generator) -> Tensor:
+        """(B, 3, frames, height, width) in [-1, 1] -> (B, C, F, H, W), a sample of the posterior of
+        mean 0 and standard deviation 1 in each channel."""
+        mean, scale = self._statistics(pixels.device)
+        latents = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist.sample(generator=rng)
+        return (latents - mean) * scale
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """(B, C, F, H, W) -> (B, 3, frames, height, width) in [-1, 1]."""
+        mean, scale = self._statistics(latents.device)
+        return self.vae.decode(latents.to(self.vae.dtype) / scale + mean, return_dict=False)[0]
+
+    def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:  # each (1, C, 1, 1, 1)
+        """The mean of what the VAE encodes to, and 1 / its standard deviation."""
+        config, dtype = self.vae.config, self.vae.dtype
+        mean, deviation = (
+            torch.tensor(each).view(1, -1, 1, 1, 1).to(device, dtype)
+            for each in (config.latents_mean, config.latents_std)
+        )
+        return mean, 1 / deviation
