@@ -1,0 +1,141 @@
+"""ZeroScope's and ModelScope's UNet (https://arxiv.org/abs/2308.06571), over diffusers' class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+from torch import Generator, Tensor, nn
+
+from jtcore import JtError
+from jtcore.diffusion import Levels, Prediction
+from jtcore.targets import match_targets
+from jtcore.types import Noised
+
+from ._discrete import add_noise, levels
+from ._samplers import Kind, StockSampler, sampler
+from ._unet_checkpointing import checkpoint_modules
+
+if TYPE_CHECKING:  # importing diffusers costs seconds
+    from diffusers import DDIMScheduler, UNet3DConditionModel
+
+# `.attentions.` are the spatial ones alone: the temporal are `.temp_attentions.`, whose `attn1` and
+# `attn2` both attend over the frames, and `transformer_in`
+_SPATIAL_SELF = ("*.attentions.*.attn1.to_[qkv]", "*.attentions.*.attn1.to_out.0")
+_SPATIAL_FF = ("*.attentions.*.ff.net.0.proj", "*.attentions.*.ff.net.2")
+_TEXT_CROSS = ("*.attentions.*.attn2.to_[qkv]", "*.attentions.*.attn2.to_out.0")
+_TEMPORAL_SELF = (
+    *("transformer_in.*.attn[12].to_[qkv]", "transformer_in.*.attn[12].to_out.0"),
+    *("*.temp_attentions.*.attn[12].to_[qkv]", "*.temp_attentions.*.attn[12].to_out.0"),
+)
+_TEMPORAL_FF = (
+    *("transformer_in.*.ff.net.0.proj", "transformer_in.*.ff.net.2"),
+    *("*.temp_attentions.*.ff.net.0.proj", "*.temp_attentions.*.ff.net.2"),
+)
+ROLES = {
+    "visual": _SPATIAL_SELF + _SPATIAL_FF + _TEMPORAL_SELF + _TEMPORAL_FF,
+    "spatial": _SPATIAL_SELF + _SPATIAL_FF,
+    "temporal": _TEMPORAL_SELF + _TEMPORAL_FF,
+    "attention": ("*.attn[12].to_[qkv]", "*.attn[12].to_out.0"),
+    "attention_qkv": ("*.attn[12].to_[qkv]",),
+    "feed_forward": _SPATIAL_FF + _TEMPORAL_FF,
+    "spatial_self": _SPATIAL_SELF,
+    "spatial_ff": _SPATIAL_FF,
+    "temporal_self": _TEMPORAL_SELF,
+    "temporal_ff": _TEMPORAL_FF,
+    "temporal_conv": ("*.temp_convs.*.conv1.2", "*.temp_convs.*.conv[234].3"),  # not linear
+    "text_cross": _TEXT_CROSS,
+    "text_kv": ("*.attentions.*.attn2.to_[kv]",),
+}
+SCHEDULERS = {"ddim": Kind("DDIMScheduler"), "dpm": Kind("DPMSolverMultistepScheduler")}
+PREDICTIONS: dict[str, Prediction] = {"epsilon": "epsilon", "v_prediction": "v"}  # by diffusers'
+
+
+@frozen(eq=False)
+class UNetBackbone:
+    """A UNet that sees each frame, then each place over all frames, at every depth
+
+    Noise and schedule are float32, whatever the latents are and the denoiser computes in.
+    """
+
+    denoiser: UNet3DConditionModel
+    scheduler: DDIMScheduler
+
+    @property
+    def prediction(self) -> Prediction:
+        return PREDICTIONS[self.scheduler.config.prediction_type]
+
+    def targets(self, query: str) -> dict[str, nn.Module]:
+        return match_targets(self.denoiser, ROLES, query)
+
+    def blocks(self) -> dict[str, nn.Module]:
+        """Spatial and temporal transformer blocks in turn."""
+        return dict(_blocks(self.denoiser))
+
+    def noise(self, latents: Tensor, rng: Generator) -> Noised:  # latents (B, C, F, H, W)
+        return add_noise(self.scheduler.alphas_cumprod, self.prediction, latents, rng)
+
+    def levels(self, times: Tensor) -> Levels:  # (B,)
+        return levels(self.scheduler.alphas_cumprod, times)
+
+    def predict(
+        self, latents: Tensor, times: Tensor, text: Tensor
+    ) -> Tensor:  # (B, C, F, H, W), (B,), (B, L, D) -> (B, C, F, H, W)
+        dtype = self.denoiser.dtype
+        answer = self.denoiser(
+            latents.to(dtype), times.to(latents.device), text.to(dtype), return_dict=False
+        )[0]
+        return answer.to(latents.dtype)
+
+    def sampler(self, steps: int, scheduler: str | None = None) -> StockSampler:
+        found = sampler(self.scheduler, SCHEDULERS, scheduler, steps, frames_first=False)
+        most = self.scheduler.config.num_train_timesteps
+        if max(found.times) >= most:  # a published schedule of DDIM leaves its first level out
+            raise JtError(
+                f"{steps} steps of denoising; the schedule has {most - 1} for this scheduler"
+            )
+        return found
+
+    def checkpoint_gradients(self) -> None:
+        checkpoint_modules(self.denoiser)
+
+
+def _blocks(network: UNet3DConditionModel) -> Iterator[tuple[str, nn.Module]]:
+    """In order of depth, which is not the order of their names."""
+    yield "transformer_in.transformer_blocks.0", network.transformer_in.transformer_blocks[0]
+    stages = {f"down_blocks.{index}": stage for index, stage in enumerate(network.down_blocks)}
+    stages["mid_block"] = network.mid_block
+    stages |= {f"up_blocks.{index}": stage for index, stage in enumerate(network.up_blocks)}
+    for stage, modules in stages.items():
+        for index in range(len(getattr(modules, "attentions", ()))):
+            for kind in ("attentions", "temp_attentions"):
+                name = f"{stage}.{kind}.{index}.transformer_blocks.0"
+                yield name, network.get_submodule(name)
+
+
+def bypass_temporal(network: UNet3DConditionModel) -> None:
+    """Let the modules that work over frames hand a single frame on as it is.
+
+    So do the UNets that MotionDirector ships; the stock one has it attend to itself.
+    """
+    from diffusers.models.resnet import TemporalConvLayer
+    from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
+
+    for module in network.modules():
+        if isinstance(module, TemporalConvLayer):
+            module.forward = partial(_unless_single, module.forward, lambda frame: frame)
+        elif isinstance(module, TransformerTemporalModel):
+            module.forward = partial(_unless_single, module.forward, lambda frame: (frame,))
+
+
+def _unless_single(
+    forward: Callable[..., Any],
+    hand_on: Callable[[Tensor], Any],
+    frames: Tensor,
+    num_frames: int,
+    **options: Any,
+) -> Any:  # of frames (B * num_frames, C, H, W)
+    """What `forward` answers, or what is handed on where there is a single frame."""
+    return hand_on(frames) if num_frames == 1 else forward(frames, num_frames=num_frames, **options)
