@@ -164,7 +164,7 @@ def load_network(
     assert files is not None, f"{part} has no weights"
     try:
         with quiet():
-            model, info = _class(name).from_pretrained(
+            model, info = network_class(name).from_pretrained(
                 checkpoint.folder(part),
                 dtype=files.dtype() if dtype == "auto" else dtype,
                 variant=checkpoint.variant,
@@ -182,7 +182,7 @@ def load_network(
 
 def bare_network(name: str, config: Mapping[str, Any], device: torch.device) -> nn.Module:
     """A network of the class `name`, with weights as its constructor draws them; on "meta" none."""
-    cls = _class(name)
+    cls = network_class(name)
     with device:
         if hasattr(cls, "config_class"):  # of transformers
             return cls(cls.config_class.from_dict(dict(config)))
@@ -215,7 +215,8 @@ def quiet() -> Iterator[None]:
             log.enable_progress_bar()
 
 
-def _class(name: str) -> Any:
+def network_class(name: str) -> Any:
+    """Of diffusers, or of transformers where that has none of the name."""
     import diffusers
     import transformers
 
