@@ -190,11 +190,17 @@ def bare_network(name: str, config: Mapping[str, Any], device: torch.device) -> 
 
 
 def freeze(model: nn.Module, device: torch.device, dtype: torch.dtype | None = None) -> nn.Module:
-    """On `device` and in `dtype`, without gradients or dropout."""
-    from torch import nn
+    """On `device` and in `dtype`, without gradients or dropout. What diffusers keeps in float32
+    when it loads a network stays in it."""
+    from torch import float32, nn
 
-    # the classes' own `to` warns of modules that they were told to keep in float32
-    nn.Module.to(model, device, dtype)
+    nn.Module.to(model, device)  # the classes' own `to` warns of a dtype
+    kept = set(getattr(model, "_keep_in_fp32_modules", None) or ())
+    for path, module in model.named_modules():
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if dtype and tensor is not None and tensor.is_floating_point():
+                precise = not kept.isdisjoint(f"{path}.{name}".split("."))
+                tensor.data = tensor.data.to(float32 if precise else dtype)
     return model.requires_grad_(False).eval()
 
 

@@ -107,15 +107,8 @@ def shifted(uniform: Tensor, shift: float) -> Tensor:  # (B,) in [0, 1] -> (B,) 
     return shift * uniform / (1 + (shift - 1) * uniform)
 
 
-def settle(denoiser: WanTransformer3DModel, dtype: torch.dtype) -> WanTransformer3DModel:
-    """In `dtype`, but in float32 what diffusers keeps in it when it loads one: norms, modulation,
-    positions and the embedding of times, whatever autocast says."""
-    kept = set(denoiser._keep_in_fp32_modules)
-    for path, module in denoiser.named_modules():
-        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
-            precise = not kept.isdisjoint(f"{path}.{name}".split("."))
-            if tensor is not None:
-                tensor.data = tensor.data.to(torch.float32 if precise else dtype)
+def keep_times_precise(denoiser: WanTransformer3DModel) -> WanTransformer3DModel:
+    """The embedding of times computes in float32, in which diffusers keeps it, under autocast too."""
     embedder = denoiser.condition_embedder.time_embedder
     embedder.forward = partial(_without_autocast, embedder.forward)
     return denoiser

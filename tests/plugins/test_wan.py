@@ -11,8 +11,10 @@ from diffusers import (
 )
 from torch import Generator, Tensor, nn
 
-from jtplugins.backbones._wan import WanBackbone, settle
+from jtplugins.backbones._checkpoint import freeze
+from jtplugins.backbones._wan import WanBackbone, keep_times_precise
 
+CPU = torch.device("cpu")
 PUBLISHED = UniPCMultistepScheduler(
     prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
 )
@@ -135,7 +137,9 @@ def test_a_prediction_is_that_of_the_stock_transformer(backbone, frames):
 def test_in_bfloat16_under_autocast_it_predicts_what_stock_does_without(tmp_path):
     build_transformer().save_pretrained(tmp_path)
     stock = WanTransformer3DModel.from_pretrained(tmp_path, torch_dtype=torch.bfloat16)
-    ours = WanBackbone(settle(build_transformer(), torch.bfloat16), PUBLISHED, 3.0)
+    ours = WanBackbone(
+        keep_times_precise(freeze(build_transformer(), CPU, torch.bfloat16)), PUBLISHED, 3.0
+    )
     latents, text, times = draw(1, 4, 3, 4, 6), draw(1, 5, 8), torch.tensor([421.5])
     with torch.no_grad():
         expected = stock(latents.bfloat16(), times, text.bfloat16()).sample
@@ -148,7 +152,7 @@ def test_in_bfloat16_under_autocast_it_predicts_what_stock_does_without(tmp_path
 def test_what_diffusers_keeps_in_float32_is_kept_so(tmp_path):
     build_transformer().save_pretrained(tmp_path)
     stock = WanTransformer3DModel.from_pretrained(tmp_path, torch_dtype=torch.bfloat16)
-    ours = settle(build_transformer(), torch.bfloat16)
+    ours = freeze(build_transformer(), CPU, torch.bfloat16)
 
     def dtypes(model: nn.Module) -> dict[str, torch.dtype]:
         return {
