@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from attrs import frozen
 
@@ -19,7 +20,14 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-CONFIGS = ("config.json", "scheduler_config.json", "tokenizer_config.json")
+INDEX = "model_index.json"
+Made = TypeVar("Made")
+CONFIGS = NETWORK, _, TOKENIZER = (
+    "config.json",
+    "scheduler_config.json",
+    "tokenizer_config.json",
+)
+VOCABULARIES = ("tokenizer.json", "spiece.model", "vocab.json")
 SMALL = ("json", "model", "txt")  # all that a part has besides weights
 KINDS = {  # which backbone takes which denoiser
     "CogVideoXTransformer3DModel": "cogvideox",
@@ -51,39 +59,45 @@ class Checkpoint:
 
     def config(self, part: str) -> dict[str, Any]:
         """The configuration of a part; its weights are not fetched. Raises JtError."""
-        folder = self._small(part)
-        found = [folder / name for name in CONFIGS if (folder / name).is_file()]
-        if not found:
-            raise self._problem(part, f"has no {CONFIGS[0]}")
+        file = self._config_file(part)
         try:
-            return json.loads(found[0].read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise self._problem(part, f"has a {found[0].name} that is not JSON") from error
+            return json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise self.problem(part, f"has a {file.name} that is not JSON: {error}") from error
 
-    def expect(self, part: str, name: str) -> None:
-        """Raises JtError where a part is not of the diffusers or transformers class `name`."""
+    def expect(self, part: str, *names: str) -> str:
+        """The class of diffusers or transformers that a part is of. Raises JtError where it is none
+        of `names`."""
         config = self.config(part)
-        found = [config["_class_name"]] if "_class_name" in config else config.get("architectures")
-        if name not in (found or ()):
-            told = " or ".join(found or ()) or "a network without a name"
-            hint = f"; use backbone.kind = {KINDS[told]!r}" if told in KINDS else ""
-            raise self._problem(part, f"expected {name}, found {told}{hint}", sign=":")
+        found = config.get("_class_name") or " or ".join(config.get("architectures") or ["no name"])
+        if found not in names:
+            hint = f"; use backbone.kind = {KINDS[found]!r}" if found in KINDS else ""
+            text = f"expected {' or '.join(names)}, found {found}{hint}"
+            raise self.problem(part, text, sign=":")
+        return found
 
     def weight_files(self, part: str) -> WeightFiles | None:
         """What the weights of a part are in; None where it has none. Raises JtError."""
-        config = self.config(part)
-        if "_class_name" in config:
-            if config["_class_name"].endswith("Scheduler"):
-                return None
-            library = "diffusers"
-        elif "architectures" in config:
-            library = "transformers"
-        else:
+        if (file := self._config_file(part)).name != NETWORK:
+            vocabularies = [file.with_name(name) for name in VOCABULARIES]
+            if file.name == TOKENIZER and not any(path.is_file() for path in vocabularies):
+                raise self.problem(part, f"has no vocabulary: none of {', '.join(VOCABULARIES)}")
             return None
+        library = "diffusers" if "_class_name" in self.config(part) else "transformers"
         try:
             return find_weights(self._source(), part, library, self.variant)
-        except ValueError as error:
-            raise self._problem(part, str(error)) from error
+        except (OSError, ValueError) as error:
+            raise self.problem(part, str(error)) from error
+
+    def read(self, part: str, read: Callable[[Path], Made]) -> Made:
+        """What a library's own `read` makes of the folder of a part. Raises JtError."""
+        folder = self.folder(part)
+        try:
+            with quiet():
+                return read(folder)
+        except (OSError, ValueError, RuntimeError) as error:
+            told = str(error).strip().splitlines() or [type(error).__name__]
+            raise self.problem(part, f"cannot be loaded: {told[0]}") from error
 
     def identity(self, *parts: str) -> str:
         """Hexadecimal digits that change when the files of `parts` do.
@@ -99,7 +113,14 @@ class Checkpoint:
         weights, folder = self.weight_files(part), self._small(part)
         if weights is None:
             return sorted(p for p in folder.iterdir() if p.suffix.lstrip(".") in SMALL)
-        return [folder / CONFIGS[0], *weights.paths]
+        return [folder / NETWORK, *weights.paths]
+
+    def _config_file(self, part: str) -> Path:
+        folder = self._small(part)
+        found = [folder / name for name in CONFIGS if (folder / name).is_file()]
+        if not found:
+            raise self.problem(part, f"has none of {', '.join(CONFIGS)}")
+        return found[0]
 
     def _small(self, part: str) -> Path:
         """The folder of a part; of a hub id, with all but its weights."""
@@ -128,20 +149,17 @@ class Checkpoint:
 
     def _lack_of(self, part: str) -> str:
         """What to tell of a pipeline without a part."""
-        root = self._root(["model_index.json", *(f"{one}/config.json" for one in _DENOISERS)])
-        index = root / "model_index.json"
-        whole = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else {}
-        there = [name for name, value in whole.items() if isinstance(value, list)]
-        there = there or [p.name for p in root.iterdir() if p.is_dir() and p.name[0] != "."]
-        kind = f" (a {whole['_class_name']})" if "_class_name" in whole else ""
-        told = ", ".join(map(repr, sorted(there))) or "no folder of a part"
-        return f"has no {part!r}{kind}; it has {told}"
+        root = self._root([INDEX])
+        whole = json.loads((root / INDEX).read_text()) if (root / INDEX).is_file() else {}
+        named = sorted(name for name, value in whole.items() if isinstance(value, list))
+        if part in named:
+            return f"lacks the folder {part!r}, which its {INDEX} names"
+        there = named or sorted(p.name for p in root.iterdir() if p.is_dir() and p.name[0] != ".")
+        kind = f", being a {whole['_class_name']}" if "_class_name" in whole else ""
+        return f"has no {part!r}{kind}; it has {', '.join(map(repr, there)) or 'no parts at all'}"
 
-    def _problem(self, part: str, text: str, sign: str = "") -> JtError:
+    def problem(self, part: str, text: str, sign: str = "") -> JtError:
         return JtError(f"backbone.weights: {part!r} of {self.weights!r}{sign} {text}")
-
-
-_DENOISERS = ("transformer", "unet")
 
 
 def load_network(
@@ -162,21 +180,17 @@ def load_network(
         return freeze(bare_network(name, checkpoint.config(part), device), device, dtype)
     files = checkpoint.weight_files(part)
     assert files is not None, f"{part} has no weights"
-    try:
-        with quiet():
-            model, info = network_class(name).from_pretrained(
-                checkpoint.folder(part),
-                dtype=files.dtype() if dtype == "auto" else dtype,
-                variant=checkpoint.variant,
-                use_safetensors=files.safe,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, RuntimeError) as error:
-        told = str(error).strip().splitlines()[0]
-        raise checkpoint._problem(part, f"cannot be loaded: {told}") from error
+    read = partial(
+        network_class(name).from_pretrained,
+        dtype=files.dtype() if dtype == "auto" else dtype,
+        variant=checkpoint.variant,
+        use_safetensors=files.safe,
+        output_loading_info=True,
+    )
+    model, info = checkpoint.read(part, read)
     if lacking := sorted(info["missing_keys"]):
         more = f" and {len(lacking) - 1} more tensors" if len(lacking) > 1 else ""
-        raise checkpoint._problem(part, f"has no weights for {lacking[0]}{more}")
+        raise checkpoint.problem(part, f"has no weights for {lacking[0]}{more}")
     return freeze(model, device)
 
 

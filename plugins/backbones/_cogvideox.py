@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from torch import Generator, Tensor, nn
 
 from jtcore.diffusion import Levels
 from jtcore.targets import match_targets
-from jtcore.types import Noised
+from jtcore.types import Noised, Sampler
 
 from ._discrete import add_noise, levels
 from ._samplers import Kind, StockSampler, sampler
@@ -47,6 +48,9 @@ class CogVideoXBackbone:
     """A denoiser that predicts v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x0
 
     Noise and schedule are float32, whatever the latents are and the denoiser computes in.
+    CogVideoX 1.5 takes frames in pairs. Where one is lacking, as its VAE always makes it, the first
+    is doubled before noise is added, as in its training; sampling begins with a frame more, which
+    the codec leaves out.
     """
 
     denoiser: CogVideoXTransformer3DModel
@@ -61,7 +65,9 @@ class CogVideoXBackbone:
         return {f"transformer_blocks.{index}": block for index, block in blocks}
 
     def noise(self, latents: Tensor, rng: Generator) -> Noised:  # latents (B, C, F, H, W)
-        return add_noise(self.scheduler.alphas_cumprod, self.prediction, latents, rng)
+        """Of the frames, and of those that are put before the first."""
+        whole = filled_up(latents, self._together)
+        return add_noise(self.scheduler.alphas_cumprod, self.prediction, whole, rng)
 
     def levels(self, times: Tensor) -> Levels:  # (B,)
         return levels(self.scheduler.alphas_cumprod, times)
@@ -69,21 +75,34 @@ class CogVideoXBackbone:
     def predict(
         self, latents: Tensor, times: Tensor, text: Tensor
     ) -> Tensor:  # (B, C, F, H, W), (B,), (B, L, D) -> (B, C, F, H, W)
-        dtype = self.denoiser.dtype
+        dtype, whole = self.denoiser.dtype, filled_up(latents, self._together)
         velocity = self.denoiser(
-            latents.transpose(1, 2).to(dtype),  # diffusers has (B, F, C, H, W)
+            whole.transpose(1, 2).to(dtype),  # diffusers has (B, F, C, H, W)
             text.to(dtype),
             times.to(latents.device),
-            image_rotary_emb=self._rotary(latents),
+            ofs=self._ofs(latents),
+            image_rotary_emb=self._rotary(whole),
             return_dict=False,
         )[0]
-        return velocity.transpose(1, 2).to(latents.dtype)
+        return velocity.transpose(1, 2)[:, :, -latents.shape[2] :].to(latents.dtype)
 
-    def sampler(self, steps: int, scheduler: str | None = None) -> StockSampler:
-        return sampler(self.scheduler, SCHEDULERS, scheduler, steps, frames_first=True)
+    def sampler(self, steps: int, scheduler: str | None = None) -> Sampler:
+        walk = sampler(self.scheduler, SCHEDULERS, scheduler, steps, frames_first=True)
+        return FilledUpSampler(walk, self._together) if self._together > 1 else walk
 
     def checkpoint_gradients(self) -> None:
         self.denoiser.enable_gradient_checkpointing()
+
+    @property
+    def _together(self) -> int:
+        """How many latent frames make one token."""
+        together = self.denoiser.config.patch_size_t or 1
+        assert together <= 2, "the codec leaves out one frame at most"
+        return together
+
+    def _ofs(self, latents: Tensor) -> Tensor | None:  # (1,)
+        """What the pipelines of networks with such an embedding give it."""
+        return None if self.denoiser.config.ofs_embed_dim is None else latents.new_full((1,), 2.0)
 
     def _rotary(self, latents: Tensor) -> tuple[Tensor, Tensor] | None:
         config = self.denoiser.config
@@ -91,13 +110,36 @@ class CogVideoXBackbone:
             return None
         frames, rows, columns = latents.shape[2:]
         patch = config.patch_size
-        return rotary_embedding(
-            config.attention_head_dim,
-            frames,
-            (rows // patch, columns // patch),
-            (config.sample_height // patch, config.sample_width // patch),
-            latents.device,
-        )
+        grid, width = (rows // patch, columns // patch), config.attention_head_dim
+        if config.patch_size_t:
+            return counted_rotary_embedding(width, frames // self._together, grid, latents.device)
+        base = config.sample_height // patch, config.sample_width // patch
+        return rotary_embedding(width, frames, grid, base, latents.device)
+
+
+@frozen(eq=False)
+class FilledUpSampler:
+    """Begins with so many frames that their number is a multiple of `together`"""
+
+    walk: StockSampler
+    together: int
+
+    @property
+    def times(self) -> Sequence[Tensor]:
+        return self.walk.times
+
+    def start(self, shape: Sequence[int], rng: Generator) -> Tensor:  # (B, C, F, H, W)
+        batch, channels, frames, *grid = shape
+        return self.walk.start((batch, channels, frames + -frames % self.together, *grid), rng)
+
+    def step(self, prediction: Tensor, index: int, latents: Tensor, rng: Generator) -> Tensor:
+        return self.walk.step(prediction, index, latents, rng)
+
+
+def filled_up(latents: Tensor, together: int) -> Tensor:  # (B, C, F, H, W)
+    """The first frame is repeated until their number is a multiple of `together`."""
+    lacking = -latents.shape[2] % together
+    return torch.cat([*[latents[:, :, :1]] * lacking, latents], 2) if lacking else latents
 
 
 @lru_cache(maxsize=32)
@@ -116,6 +158,19 @@ def rotary_embedding(
     stop = [begin + own for begin, own in zip(start, covered, strict=True)]
     with torch.inference_mode(False):  # or what sampling had cached could not be trained with
         return get_3d_rotary_pos_embed(width, (start, stop), grid, frames, device=device)
+
+
+@lru_cache(maxsize=32)
+def counted_rotary_embedding(
+    width: int, frames: int, grid: Grid, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """The same of CogVideoX 1.5, whose positions are counted whatever the size."""
+    from diffusers.models.embeddings import get_3d_rotary_pos_embed
+
+    with torch.inference_mode(False):
+        return get_3d_rotary_pos_embed(
+            width, None, grid, frames, grid_type="slice", max_size=grid, device=device
+        )
 
 
 def load_denoiser(
