@@ -40,7 +40,7 @@ def sampler(
         raise JtError(f"{steps} steps of denoising; the schedule has {most}")
     kind = kinds[name]
     cls = getattr(diffusers, kind.cls)
-    own = cls.from_config(_known(scheduler.config, cls), **kind.settings)
+    own = cls.from_config(understood(scheduler.config, cls), **kind.settings)
     with warnings.catch_warnings():
         # some of diffusers' schedulers have numpy read tensors in a way that numpy 2 deprecates
         warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
@@ -51,7 +51,7 @@ def sampler(
     return walk(own, frames_first)
 
 
-def _known(config: Mapping[str, Any], cls: type) -> dict[str, Any]:
+def understood(config: Mapping[str, Any], cls: type) -> dict[str, Any]:
     """What a scheduler of `cls` understands of another's `config`; of the rest it would warn."""
     known = signature(cls).parameters
     return {name: value for name, value in config.items() if name in known or name[0] == "_"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from jtcore.targets import match_targets
 from jtcore.types import Noised
 
 from ._discrete import add_noise, levels
-from ._samplers import Kind, StockSampler, sampler
+from ._samplers import Kind, StockSampler, sampler, understood
 from ._unet_checkpointing import checkpoint_modules
 
 if TYPE_CHECKING:  # importing diffusers costs seconds
@@ -100,6 +100,17 @@ class UNetBackbone:
 
     def checkpoint_gradients(self) -> None:
         checkpoint_modules(self.denoiser)
+
+
+def noise_schedule(config: Mapping[str, Any]) -> DDIMScheduler:
+    """DDIM's, of the `config` of any of diffusers' schedulers of noise. Raises JtError."""
+    from diffusers import DDIMScheduler
+
+    kind = config.get("prediction_type", "epsilon")
+    if kind not in PREDICTIONS:
+        known = " or ".join(map(repr, PREDICTIONS))
+        raise JtError(f"its scheduler's prediction_type: expected {known}, found {kind!r}")
+    return DDIMScheduler.from_config(understood(config, DDIMScheduler))
 
 
 def _blocks(network: UNet3DConditionModel) -> Iterator[tuple[str, nn.Module]]:

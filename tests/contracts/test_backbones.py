@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 from attrs import frozen
+from checkpoints.unet import build_zeroscope
 from torch import Tensor, nn
 
 from jtcore import JtError
 from jtcore.plugins import load_plugins
 from jtcore.types import BackboneSpec
 from jtplugins.backbones.pocket import Pocket
+from jtplugins.backbones.zeroscope import ModelScope, ZeroScope
 
 Size = tuple[int, int, int]  # frames, height and width
 
@@ -26,6 +28,13 @@ class Case:
 
 CASES = {  # by the kind that recipes name
     "pocket": Case(lambda folder, seed: Pocket("random", seed=seed), (3, 24, 24)),
+    "zeroscope": Case(
+        lambda folder, seed: ZeroScope(str(build_zeroscope(folder, bins=True, seed=seed))),
+        (3, 32, 48),
+    ),
+    "modelscope": Case(
+        lambda folder, seed: ModelScope(str(build_zeroscope(folder, seed=seed))), (3, 32, 48)
+    ),
 }
 every_medium = pytest.mark.parametrize("medium", ["image", "video"])
 CPU, META = torch.device("cpu"), torch.device("meta")
