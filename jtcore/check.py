@@ -7,8 +7,10 @@ import torch
 from jtcore.data import captions, data_problems
 from jtcore.engine import choose_device
 from jtcore.errors import JtError
+from jtcore.inversion import prior_problems
 from jtcore.model import attach_adapters
-from jtcore.recipe import Recipe
+from jtcore.recipe import Recipe, Sampling
+from jtcore.types import Backbone
 
 Problems = Iterator[str]  # each with its path
 
@@ -55,6 +57,9 @@ def _sampling(recipe: Recipe) -> Problems:
             recipe.backbone.spec.latent_shape(recipe.sample.frames, *recipe.sample.size)
         except ValueError as error:
             yield f"sample: {error}"
+        if recipe.sample.noise_prior:
+            problems = prior_problems(recipe.sample)
+            yield from (f"sample.noise_prior.video: {problem}" for problem in problems)
 
 
 def _metrics(recipe: Recipe) -> Problems:
@@ -79,6 +84,8 @@ def _prompts(recipe: Recipe) -> Problems:
     if recipe.sample:
         asked["sample.prompts"] = recipe.sample.prompts
         asked["sample.negative"] = [recipe.sample.negative]
+        if recipe.sample.noise_prior:
+            asked["sample.noise_prior.prompt"] = [recipe.sample.noise_prior.prompt]
     for place, prompts in asked.items():
         for problem in recipe.backbone.spec.prompt_problems(list(dict.fromkeys(prompts))):
             yield f"{place}: {problem}"
@@ -104,8 +111,26 @@ def _model(recipe: Recipe) -> Problems:
         except JtError as error:
             yield from (f"engine.gradient_checkpointing: {p}" for p in error.problems)
     if recipe.sample:
-        try:
-            backbone.sampler(recipe.sample.steps)
-        except JtError as error:
-            yield from (f"sample.steps: {problem}" for problem in error.problems)
+        for option, problem in walk_problems(recipe.sample, backbone):
+            yield f"sample.{option}: {problem}"
     attach_adapters(recipe.adapter, backbone, recipe.seed)
+
+
+def walk_problems(settings: Sampling, backbone: Backbone) -> Iterator[tuple[str, str]]:
+    """Steps and schedulers that the backbone does not have: each with its option."""
+    steps = _refusal(backbone, settings.steps)
+    yield from (("steps", problem) for problem in steps)
+    if settings.scheduler is not None:
+        problems = _refusal(backbone, settings.steps, settings.scheduler)
+        yield from (("scheduler", problem) for problem in problems if problem not in steps)
+    if settings.noise_prior:
+        problems = _refusal(backbone, settings.noise_prior.steps)
+        yield from (("noise_prior.steps", problem) for problem in problems)
+
+
+def _refusal(backbone: Backbone, steps: int, scheduler: str | None = None) -> Sequence[str]:
+    try:
+        backbone.sampler(steps, scheduler)
+    except JtError as error:
+        return error.problems
+    return ()

@@ -78,12 +78,29 @@ def sample(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where videos go")
     parser.add_argument("--seed", action="append", type=int, help="may be repeated; default 0")
     parser.add_argument("--scale", action="append", default=[], metavar="ADAPTER=NUMBER")
+    parser.add_argument(
+        "--schedule",
+        action="append",
+        default=[],
+        metavar="ADAPTER=TABLE",
+        help="factors on its scale, such as 'joint={unit=\"step\", at=[5], scales=[0.5, 1]}'; false"
+        " takes the recipe's away",
+    )
     parser.add_argument("--steps", type=int, help="of denoising")
+    parser.add_argument("--scheduler", metavar="NAME", help="such as dpm; see the backbone")
     parser.add_argument("--guidance", type=float, help="of the prompt; 1 is none")
+    parser.add_argument(
+        "--dynamic-guidance", action=argparse.BooleanOptionalAction, help="on CogVideoX's cosine"
+    )
     parser.add_argument("--negative", help="the prompt that guidance leads away from")
     parser.add_argument("--frames", type=int)
     parser.add_argument("--size", nargs=2, type=int, metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--fps", type=float, help="of the written files")
+    parser.add_argument("--batch", type=int, help="videos at once")
+    parser.add_argument("--noise-prior", metavar="FILE", help="a video to begin with the noise of")
+    parser.add_argument(
+        "--noise-share", type=float, metavar="SHARE", help="of that noise, 0 to 1; 0 is none"
+    )
     parser.add_argument(
         "--set",
         action="append",

@@ -16,6 +16,7 @@ from jtcore.checkpoint import newest_checkpoint
 from jtcore.data import captions
 from jtcore.engine import Engine
 from jtcore.evaluate import measure, summarise
+from jtcore.inversion import load_reference
 from jtcore.model import Model, load_model
 from jtcore.plugins import Plugins
 from jtcore.recipe import Recipe
@@ -73,7 +74,7 @@ def _conduct(recipe: Recipe, run: Run, plugins: Plugins, stop: Stop) -> None:
         stop.check()
         results["validation"] = validate(recipe.validation, model, scales, materials.streams)
     if recipe.sample:
-        measured = sample_and_measure(recipe, run, model, scales, stop)
+        measured = sample_and_measure(recipe, run, model, scales, stop, materials.reference)
         results |= {"metrics": summarise(measured), "samples": measured}
     run.write_json("metrics.json", results)
 
@@ -84,6 +85,7 @@ class Materials:
 
     streams: Mapping[str, Stream]
     texts: Mapping[str, Tensor]  # caption -> (L, D)
+    reference: Tensor | None  # (C, F, H, W), the noise prior's video
 
 
 def prepare(recipe: Recipe, engine: Engine, run: Run, stop: Stop) -> Materials:
@@ -92,14 +94,17 @@ def prepare(recipe: Recipe, engine: Engine, run: Run, stop: Stop) -> Materials:
     spec = recipe.backbone.spec
     needed = {caption for data in recipe.used_data.values() for caption in captions(data)}
     if recipe.sample:
-        needed |= {*recipe.sample.prompts, recipe.sample.negative}
+        needed |= {*recipe.sample.captions}
     stop.check()
     texts = embed_texts(sorted(needed), spec, cache, engine.device)
     streams = {}
     for name, data in recipe.used_data.items():
         stop.check()
         streams[name] = load_stream(name, data, spec, cache, engine.device, run.say)
-    return Materials(streams, texts)
+    reference = None
+    if recipe.sample:
+        reference = load_reference(recipe.sample, spec, cache, engine.device, run.say)
+    return Materials(streams, texts, reference)
 
 
 def adapter_scales(recipe: Recipe) -> dict[str, float]:
@@ -109,13 +114,19 @@ def adapter_scales(recipe: Recipe) -> dict[str, float]:
 
 
 def sample_and_measure(
-    recipe: Recipe, run: Run, model: Model, scales: Mapping[str, float], stop: Stop
+    recipe: Recipe,
+    run: Run,
+    model: Model,
+    scales: Mapping[str, float],
+    stop: Stop,
+    reference: Tensor | None,
 ) -> list[dict[str, Any]]:
-    """Videos of the backbone alone and with adapters, and what the metrics say of each."""
+    """Videos of the backbone alone and with adapters, and what the metrics say of each; `reference`
+    (C, F, H, W) is the noise prior's video."""
     wanted = list(requests(recipe.sample, {}))
     if scales:
         wanted += requests(recipe.sample, scales)
     run.say(f"sampling {len(wanted)} videos")
     spec = recipe.backbone.spec
-    samples = generate(wanted, run.samples, recipe.sample, spec, model, stop.check)
+    samples = generate(wanted, run.samples, recipe.sample, spec, model, stop.check, reference)
     return measure(samples, run.samples, recipe.metric, model.engine.device)

@@ -23,7 +23,7 @@ class Model:
     texts: Mapping[str, Tensor]  # caption -> (L, D)
     engine: Engine
 
-    def scaled(self, scales: Mapping[str, float]) -> dict[Adapter, float]:
+    def scaled(self, scales: Mapping[str, float | Tensor]) -> dict[Adapter, float | Tensor]:
         """Scales by adapter instead of by name, as `switched_on` takes them."""
         return {self.adapters[name]: scale for name, scale in scales.items()}
 

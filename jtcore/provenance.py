@@ -63,7 +63,7 @@ def refuse_changes(then: Mapping[str, Any], recipe: Recipe) -> None:
     ]
     for family, digests in _digests(recipe).items():
         for name, found in digests.items():
-            was = then[family].get(name, {})
+            was = then.get(family, {}).get(name, {})
             odd = [f for f in sorted(found.keys() | was.keys()) if found.get(f) != was.get(f)]
             changed += [f"{family}.{name}: {file} {cure}" for file in odd]
     if changed:
@@ -77,13 +77,15 @@ def changed_plugins(then: Sequence[Mapping[str, str]], plugins: Plugins) -> Iter
 
 
 def _digests(recipe: Recipe) -> dict[str, dict[str, dict[str, str]]]:
-    """Of data and metrics, by name and path: the hash of the bytes of each file that is read."""
+    """Of data, metrics and samples, by name and path: the hash of each file that is read."""
     files = {
         "data": {name: _files(data) for name, data in recipe.used_data.items()},
         "metric": {
             name: getattr(metric.spec, "files", tuple)() for name, metric in recipe.metric.items()
         },
     }
+    if recipe.sample and recipe.sample.noise_prior:
+        files["sample"] = {"noise_prior": [Path(recipe.sample.noise_prior.video)]}
     return {
         family: {name: {str(path): sha256(path) for path in paths} for name, paths in each.items()}
         for family, each in files.items()

@@ -10,6 +10,7 @@ from jtcore.data import Data
 from jtcore.errors import JtError
 from jtcore.near import did_you_mean
 from jtcore.plugins import Plugins
+from jtcore.scales import ScaleSchedule
 from jtcore.structure import Component, component, lines, structure, unstructure
 
 On = Literal["image", "video", "all"]
@@ -74,6 +75,16 @@ class Stage:
 
 
 @frozen
+class NoisePrior:
+    """A video whose motion is in the noise that samples begin with, by DDIM inversion."""
+
+    video: str  # its path, from where the command runs
+    share: float = field(default=0.5, validator=and_(ge(0), le(1)))  # of the noise's variance
+    steps: int = field(default=50, validator=ge(1))  # of the inversion
+    prompt: str = ""  # of the inversion
+
+
+@frozen
 class Sampling:
     """What is generated, from the backbone alone and with the adapters."""
 
@@ -81,11 +92,22 @@ class Sampling:
     frames: int = field(validator=ge(1))
     size: tuple[int, int] = field(validator=_SIZE)  # height, width
     steps: int = field(default=50, validator=ge(1))
+    scheduler: str | None = None  # the backbone's own, unless said
     guidance: float = field(default=6.0, validator=ge(0))  # 1 is none
+    dynamic_guidance: bool = False  # on CogVideoX's cosine
     negative: str = ""  # the prompt that guidance leads away from
     seeds: tuple[int, ...] = field(default=(0,), validator=[min_len(1), _distinct])
     fps: float = field(default=8.0, validator=ge(0.1))
+    batch: int = field(default=1, validator=ge(1))  # videos at once
     scales: Mapping[str, float] = Factory(dict)  # by adapter; 1 unless said
+    schedule: Mapping[str, ScaleSchedule] = Factory(dict)  # by adapter; of factors on those
+    noise_prior: NoisePrior | None = None
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """All that the text encoder is asked for."""
+        inverted = (self.noise_prior.prompt,) if self.noise_prior else ()
+        return (*self.prompts, self.negative, *inverted)
 
 
 @frozen
@@ -178,7 +200,9 @@ def _name_problems(recipe: Recipe) -> Problems:
         if name not in trained:
             yield f"adapter.{name}: no branch of any stage trains it"
     if recipe.sample:
-        yield from _unknown(recipe.sample.scales, recipe.adapter, "sample.scales", "adapter")
+        for key in ("scales", "schedule"):
+            named = getattr(recipe.sample, key)
+            yield from _unknown(named, recipe.adapter, f"sample.{key}", "adapter")
     if recipe.validation:
         yield from _unknown(recipe.validation.data, recipe.data, "validation.data", "data")
         learnt = {n for s in recipe.stage.values() for b in s.branch.values() for n in b.data}

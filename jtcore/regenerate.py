@@ -11,8 +11,10 @@ from attrs import frozen
 
 from jtcore.artifact import Artifact, load_weights, read_adapter
 from jtcore.cache import Cache, cache_folder
+from jtcore.check import walk_problems
 from jtcore.engine import Engine
 from jtcore.errors import JtError
+from jtcore.inversion import load_reference, prior_problems
 from jtcore.model import load_model
 from jtcore.plugins import Plugins, load_plugins
 from jtcore.provenance import backbone_identity
@@ -24,7 +26,10 @@ from jtcore.stream import embed_texts
 from jtcore.structure import Component, component, structure, unstructure
 from jtcore.tables import Table, change, parse_toml
 
-OPTIONS = ("steps", "guidance", "negative", "frames", "size", "fps")  # that override the recipe's
+OPTIONS = (  # that override the recipe's
+    *("steps", "scheduler", "guidance", "dynamic_guidance", "negative"),
+    *("frames", "size", "fps", "batch"),
+)
 
 
 @frozen
@@ -47,16 +52,17 @@ def sample(given: Namespace) -> None:
     settings, spec, engine = generation.sample, generation.backbone.spec, Engine(generation.engine)
     if problems := list(_sampling_problems(generation)):
         raise JtError(problems)
-    captions = [*settings.prompts, settings.negative]
     _tell_other_backbone(artifacts, backbone_identity(generation.backbone), say)
-    texts = embed_texts(captions, spec, Cache(cache_folder()), engine.device)
+    cache = Cache(cache_folder())
+    texts = embed_texts(settings.captions, spec, cache, engine.device)
+    reference = load_reference(settings, spec, cache, engine.device, say)
     adapters = {artifact.name: artifact.adapter for artifact in artifacts}
     model = load_model(generation.backbone, adapters, texts, engine, seed=0)
     for artifact in artifacts:
         load_weights(artifact, model.adapters[artifact.name])
     model.train(False)
     with stop_on_signals() as stop:
-        samples = generate(wanted, given.out, settings, spec, model, stop.check)
+        samples = generate(wanted, given.out, settings, spec, model, stop.check, reference)
     write_json(given.out / "samples.json", samples)
     for entry in samples:
         say(f"{given.out / entry['file']}: {entry['prompt']}")
@@ -88,6 +94,8 @@ def _table(given: Namespace, artifacts: Sequence[Artifact]) -> Table:
     sampling = {} if recorded is None else unstructure(recorded)
     sampling |= {"prompts": given.prompt, "seeds": given.seed or [0], "scales": {}}
     sampling |= {key: value for key in OPTIONS if (value := getattr(given, key)) is not None}
+    sampling["schedule"] = _schedules(given.schedule, artifacts)
+    sampling |= _noise_prior(given, sampling.pop("noise_prior", {}))
     first = artifacts[0]
     table = {
         "backbone": unstructure(first.backbone),
@@ -107,14 +115,17 @@ def _sampling_problems(generation: Generation) -> Iterator[str]:
         spec.latent_shape(settings.frames, *settings.size)
     except ValueError as error:
         yield f"--frames, --size: {error}"
-    for option, prompts in (("--prompt", settings.prompts), ("--negative", [settings.negative])):
+    asked = {"--prompt": settings.prompts, "--negative": [settings.negative]}
+    if settings.noise_prior:
+        yield from (f"--noise-prior: {problem}" for problem in prior_problems(settings))
+        asked["--noise-prior"] = [settings.noise_prior.prompt]
+    for option, prompts in asked.items():
         for problem in spec.prompt_problems(list(dict.fromkeys(prompts))):
             yield f"{option}: {problem}"
     backbone = spec.load(torch.device("meta"), torch.float32)
-    try:
-        backbone.sampler(settings.steps)
-    except JtError as error:
-        yield from (f"--steps: {problem}" for problem in error.problems)
+    places = {"steps": "--steps", "scheduler": "--scheduler", "noise_prior.steps": "--noise-prior"}
+    for option, problem in walk_problems(settings, backbone):
+        yield f"{places[option]}: {problem}"
 
 
 def _tell_other_backbone(
@@ -140,6 +151,33 @@ def _scales(settings: Sequence[str], artifacts: Sequence[Artifact]) -> dict[str,
         if not isfinite(scales[name]):
             raise JtError(f"--scale {setting}: expected ADAPTER=NUMBER")
     return scales
+
+
+def _schedules(settings: Sequence[str], artifacts: Sequence[Artifact]) -> dict[str, Any]:
+    """Those of the recipes, unless `joint={...}` names another or `joint=false` takes it away."""
+    schedules = {
+        artifact.name: unstructure(artifact.sample.schedule[artifact.name])
+        for artifact in artifacts
+        if artifact.sample and artifact.name in artifact.sample.schedule
+    }
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        known = sorted(artifact.name for artifact in artifacts)
+        if name not in known:
+            raise JtError(f"--schedule {setting}: no adapter {name!r}; there are {known}")
+        schedules[name] = change({}, [f"schedule={value}"])["schedule"]
+    return {name: schedule for name, schedule in schedules.items() if schedule is not False}
+
+
+def _noise_prior(given: Namespace, recorded: Table) -> Table:
+    """The recipe's, as the command line changes it; with no share it is none. Raises JtError."""
+    asked = {"video": given.noise_prior, "share": given.noise_share}
+    prior = recorded | {key: value for key, value in asked.items() if value is not None}
+    if not prior or prior.get("share") == 0:
+        return {}
+    if "video" not in prior:
+        raise JtError("--noise-share: of no video; name one with --noise-prior FILE")
+    return {"noise_prior": prior}
 
 
 def _refuse_existing(out: Path, files: Sequence[str]) -> None:

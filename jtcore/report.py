@@ -15,7 +15,7 @@ from jtcore.files import write_text
 from jtcore.framing import fit
 from jtcore.media import SHORT_SIDE, contact_sheet, read_thumbnails, write_video
 from jtcore.page import Table, write_page
-from jtcore.recipe import Recipe
+from jtcore.recipe import Recipe, Sampling
 from jtcore.run import Run
 
 SHOWN = {"image": 8, "video": 2}  # reference files of a stream
@@ -43,7 +43,25 @@ def write_report(run: Run, recipe: Recipe) -> None:
 
 def _circumstances(run: Run, recipe: Recipe) -> str:
     trained = sum(_count_numbers(run.adapter_file(name)) for name in recipe.adapter)
-    return f"Training seed {recipe.seed}, steps {recipe.steps:,}, trained parameters {trained:,}"
+    facts = f"Training seed {recipe.seed}, steps {recipe.steps:,}, trained parameters {trained:,}"
+    sampled = ", ".join(_unusual(recipe.sample)) if recipe.sample else ""
+    return f"{facts}. Samples: {sampled}" if sampled else facts
+
+
+def _unusual(settings: Sampling) -> Iterator[str]:
+    """What one would not expect of the samples."""
+    if settings.scheduler:
+        yield f"scheduler {settings.scheduler}"
+    if settings.dynamic_guidance:
+        yield "dynamic guidance"
+    if settings.batch > 1:
+        yield f"batches of {settings.batch}"
+    if prior := settings.noise_prior:
+        yield f"noise that is {prior.share:.0%} of {prior.video}"
+    for name, schedule in settings.schedule.items():
+        factors, at = (", ".join(f"{n:g}" for n in each) for each in (schedule.scales, schedule.at))
+        on = "" if schedule.on == "both" else f" on the {schedule.on} half"
+        yield f"scale of {name} times {factors} parted at {schedule.unit} {at}{on}"
 
 
 def _count_numbers(path: Path) -> int:

@@ -1,6 +1,7 @@
 """Generation: from noise to videos on disk, with adapters on or off."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,16 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from jtcore.adapter import switched_on
+from jtcore.adapter import Adapter, switched_on
 from jtcore.errors import JtError
+from jtcore.guidance import cosine_guidance, guide
+from jtcore.inversion import invert, mix
 from jtcore.media import write_video
 from jtcore.model import Model
 from jtcore.recipe import Sampling
-from jtcore.types import BackboneSpec
+from jtcore.scales import moments, over_batch
+from jtcore.structure import unstructure
+from jtcore.types import BackboneSpec, Codec, Sampler
 
 
 @frozen
@@ -41,29 +46,83 @@ def requests(settings: Sampling, scales: Mapping[str, float]) -> Iterator[Reques
 
 
 def denoise(
-    request: Request, settings: Sampling, model: Model, shape: tuple[int, int, int, int]
+    batch: Sequence[Request],
+    settings: Sampling,
+    model: Model,
+    shape: tuple[int, int, int, int],
+    inverted: Tensor | None = None,
 ) -> Tensor:
-    """From noise to latents (1, C, F, H, W), with classifier-free guidance.
+    """From noise to latents (B, C, F, H, W), with classifier-free guidance; `batch` is of requests
+    with the same scales, and `inverted` (C, F, H, W) what the noise prior mixes in.
 
-    The two halves of guidance are one batch. All randomness is drawn from a generator with the
-    request's seed, as a diffusers pipeline would be given one.
+    The two halves of guidance are one batch. Each video has a sampler of its own, and a generator
+    with its request's seed, from which all its randomness is drawn, as a diffusers pipeline would
+    be given one: in company it is what it is alone, but for how sums are rounded.
     """
-    rng, device = torch.Generator().manual_seed(request.seed), model.engine.device
-    sampler = model.backbone.sampler(settings.steps)
-    latents = sampler.start((1, *shape), rng).to(device)
-    captions = [request.prompt] if settings.guidance == 1 else [settings.negative, request.prompt]
-    text = torch.stack([model.texts[caption] for caption in captions]).to(device)
-    on = model.scaled(request.scales)
-    for index, time in enumerate(sampler.times):
-        with torch.no_grad(), switched_on(on, len(captions)), model.engine.autocast():
-            times = time.to(device).expand(len(captions))
-            doubled = latents.expand(len(captions), *shape)
-            answers = model.backbone.predict(doubled, times, text).float()
-        prediction = answers[-1:]
-        if settings.guidance != 1:
-            prediction = answers[:1] + settings.guidance * (prediction - answers[:1])
-        latents = sampler.step(prediction, index, latents, rng)
+    device, backbone = model.engine.device, model.backbone
+    ways = [_Way.begin(request, settings, model) for request in batch]
+    latents = torch.cat([way.start(shape) for way in ways]).to(device)
+    if inverted is not None:
+        latents = mix(inverted, latents, settings.noise_prior.share)
+    halves = 1 if settings.guidance == 1 else 2
+    captions = [*[settings.negative] * len(batch), *(request.prompt for request in batch)]
+    text = torch.stack([model.texts[each] for each in captions[-halves * len(batch) :]]).to(device)
+    times = ways[0].sampler.times
+    scales = _scales(batch, settings, model, times, halves)
+    for index, time in enumerate(times):
+        with torch.no_grad(), switched_on(scales[index], len(text)), model.engine.autocast():
+            asked = latents.repeat(halves, 1, 1, 1, 1), time.to(device).expand(len(text)), text
+            answers = backbone.predict(*asked).float()
+        if halves == 2:
+            answers = guide(answers, _guidance(settings, time))
+        each = zip(ways, answers.split(1), latents.split(1), strict=True)
+        latents = torch.cat([way.step(answer, index, own) for way, answer, own in each])
     return latents
+
+
+@frozen(eq=False)
+class _Way:
+    """One video's way from noise to latents."""
+
+    sampler: Sampler
+    rng: torch.Generator
+
+    @classmethod
+    def begin(cls, request: Request, settings: Sampling, model: Model) -> "_Way":
+        sampler = model.backbone.sampler(settings.steps, settings.scheduler)
+        return cls(sampler, torch.Generator().manual_seed(request.seed))
+
+    def start(self, shape: tuple[int, int, int, int]) -> Tensor:  # (1, C, F, H, W)
+        return self.sampler.start((1, *shape), self.rng)
+
+    def step(self, answer: Tensor, index: int, latents: Tensor) -> Tensor:  # (1, C, F, H, W)
+        return self.sampler.step(answer, index, latents, self.rng)
+
+
+def _guidance(settings: Sampling, time: Tensor) -> float:  # time ()
+    if not settings.dynamic_guidance:
+        return settings.guidance
+    return cosine_guidance(settings.guidance, settings.steps, time.item())
+
+
+def _scales(
+    batch: Sequence[Request], settings: Sampling, model: Model, times: Sequence[Tensor], halves: int
+) -> list[dict[Adapter, float | Tensor]]:
+    """What adapters are on at in each step, in a batch of the prompted videos or of both halves."""
+    scales = batch[0].scales
+    scheduled = {name: settings.schedule[name] for name in scales if name in settings.schedule}
+    if not scheduled:
+        return [model.scaled(scales)] * len(times)
+    on = []
+    for moment in moments(times, model.backbone.levels):
+        changed = {
+            name: over_batch(
+                schedule.halves(scales[name], moment)[-halves:], len(batch), model.engine.device
+            )
+            for name, schedule in scheduled.items()
+        }
+        on.append(model.scaled({**scales, **changed}))
+    return on
 
 
 def generate(
@@ -73,35 +132,74 @@ def generate(
     spec: BackboneSpec,
     model: Model,
     between: Callable[[], None],
+    reference: Tensor | None = None,
 ) -> list[dict[str, Any]]:
-    """Write every video that is not there yet, each as soon as it is denoised.
+    """Write every video that is not there yet, each batch as soon as it is denoised.
 
-    Returns one entry per video: file, model, prompt, seed, scales.
-    `between` is called between videos and may raise Interrupted. Raises JtError where the model
-    generates numbers that are not finite.
+    Returns one entry per video: file, model, prompt, seed, scales, and what else shaped it.
+    `between` is called between batches and may raise Interrupted. `reference` (C, F, H, W) are the
+    latents of the noise prior's video. Raises JtError where the model generates numbers that are
+    not finite.
     """
-    missing = [request for request in wanted if not (folder / request.file).is_file()]
+    missing = [group for group in _batches(wanted, settings.batch) if not _all_there(group, folder)]
     shape = spec.latent_shape(settings.frames, *settings.size)
     codec = spec.load_codec(model.engine.device) if missing else None
-    for request in missing:
+    inverted = None
+    if missing and reference is not None:
         between()
-        latents = denoise(request, settings, model, shape)
-        if not latents.isfinite().all():
-            raise JtError(
-                f"{request.file}: the {request.model} model generates numbers that are not finite;"
-                " lower its learning rate or scale"
-            )
-        with torch.no_grad():
-            pixels = codec.decode(latents)[0]
-        write_video(folder / request.file, (pixels.float() / 2 + 0.5).clamp(0, 1), settings.fps)
-    return [_entry(request) for request in wanted]
+        inverted = invert(reference, settings.noise_prior, model)
+    for group in missing:
+        between()
+        denoised = denoise(group, settings, model, shape, inverted)
+        for request, latents in zip(group, denoised.split(1), strict=True):
+            _write(request, latents, folder, settings, codec)
+    return [_entry(request, settings) for request in wanted]
 
 
-def _entry(request: Request) -> dict[str, Any]:
+def _batches(wanted: Sequence[Request], size: int) -> Iterator[tuple[Request, ...]]:
+    """Neighbours with the same scales. A resumed run forms the same ones, with what is there
+    already, so that sums are rounded the same."""
+    for _, alike in groupby(wanted, lambda request: request.scales):
+        alike = list(alike)
+        yield from (tuple(alike[first : first + size]) for first in range(0, len(alike), size))
+
+
+def _all_there(group: Sequence[Request], folder: Path) -> bool:
+    return all((folder / request.file).is_file() for request in group)
+
+
+def _write(
+    request: Request, latents: Tensor, folder: Path, settings: Sampling, codec: Codec
+) -> None:  # latents (1, C, F, H, W)
+    """Decode and write a video, unless it is there."""
+    if not latents.isfinite().all():
+        raise JtError(
+            f"{request.file}: the {request.model} model generates numbers that are not finite;"
+            " lower its learning rate or scale"
+        )
+    if (folder / request.file).is_file():
+        return
+    with torch.no_grad():
+        pixels = codec.decode(latents)[0]
+    write_video(folder / request.file, (pixels.float() / 2 + 0.5).clamp(0, 1), settings.fps)
+
+
+def shaping(settings: Sampling, scales: Mapping[str, float]) -> dict[str, Any]:
+    """The options besides a prompt and its like that shape a video with adapters at `scales`, as
+    far as they are used."""
+    table = unstructure(settings)
+    scheduled = {name: table["schedule"][name] for name in scales if name in table["schedule"]}
+    told = {key: table.get(key) for key in ("scheduler", "dynamic_guidance", "noise_prior")}
+    told |= {"batch": table["batch"] if table["batch"] > 1 else None, "schedule": scheduled}
+    return {key: value for key, value in told.items() if value}
+
+
+def _entry(request: Request, settings: Sampling) -> dict[str, Any]:
     return {
         "file": request.file,
         "model": request.model,
         "prompt": request.prompt,
         "seed": request.seed,
         "scales": dict(request.scales),
+        **shaping(settings, request.scales),
     }

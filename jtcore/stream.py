@@ -95,8 +95,22 @@ def load_stream(
     device: torch.device,
     say: Callable[[str], None],
 ) -> Stream:
+    """Encode the files of a table, as `load_items` does. Raises JtError."""
+    items = load_items(f"data.{name}", data, spec, cache, device, say)
+    return Stream(name, items, data.batch, device)
+
+
+def load_items(
+    place: str,
+    data: Data,
+    spec: BackboneSpec,
+    cache: Cache,
+    device: torch.device,
+    say: Callable[[str], None],
+) -> list[Item]:
     """Encode the files that the cache does not have; the codec is loaded only for those, and
-    freed. `say` is told what a person should know. Raises JtError."""
+    freed. `say` is told what a person should know, beginning with the `place` in the recipe. Raises
+    JtError."""
     codec = once(lambda: spec.load_codec(device))
     items, cropped = [], {}
     for path in reference_files(data):
@@ -106,9 +120,9 @@ def load_stream(
         items.append(Item(caption(path, data), found["latents"], found.get("mask")))
         cropped[path.name] = float(found["cropped"])
         if found["transparent"]:
-            say(f"data.{name}: {path.name}: its transparent pixels are laid on white")
-    _tell_cropped(name, cropped, say)
-    return Stream(name, items, data.batch, device)
+            say(f"{place}: {path.name}: its transparent pixels are laid on white")
+    _tell_cropped(place, cropped, say)
+    return items
 
 
 def embed_texts(
@@ -186,9 +200,9 @@ def _encode(
     return made | {name: torch.tensor(value) for name, value in facts.items()}
 
 
-def _tell_cropped(name: str, cropped: Mapping[str, float], say: Callable[[str], None]) -> None:
+def _tell_cropped(place: str, cropped: Mapping[str, float], say: Callable[[str], None]) -> None:
     """One line for all files."""
     much = sorted((file for file, share in cropped.items() if share > MUCH), key=cropped.get)
     if much:
         others = f", and more than {MUCH:.0%} of {len(much) - 1} others" if len(much) > 1 else ""
-        say(f"data.{name}: {much[-1]}: {cropped[much[-1]]:.0%} of it is cropped away{others}")
+        say(f"{place}: {much[-1]}: {cropped[much[-1]]:.0%} of it is cropped away{others}")

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from jtcore import hooks, recipe
 from jtcore.data import Data
+from jtcore.scales import ScaleSchedule
 
 ROOT = Path(__file__).parent.parent
 RECIPES = (ROOT / "docs" / "recipes.md").read_text()
@@ -18,6 +19,8 @@ TABLES = (
     recipe.Branch,
     recipe.LossTerm,
     recipe.Sampling,
+    recipe.NoisePrior,
+    ScaleSchedule,
     recipe.Validation,
     recipe.EngineSettings,
     recipe.Checkpoints,

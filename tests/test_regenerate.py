@@ -100,6 +100,126 @@ def test_options_change_what_is_sampled(trained, jt_sample):
     }
 
 
+@pytest.fixture(scope="module")
+def motion(data) -> Path:
+    return min((data / "motion").glob("*.mp4"))
+
+
+@pytest.fixture(scope="module")
+def scheduled(trained, motion, tmp_path_factory) -> Path:
+    """The run's adapter as one whose recipe sampled in every unusual way, at its full scale."""
+    source = trained / "adapters/joint.safetensors"
+    ((name, facts),) = metadata(source).items()
+    facts = json.loads(facts)
+    facts["sample"] |= {
+        "scales": {"joint": 1.0},
+        "scheduler": "dpm",
+        "dynamic_guidance": True,
+        "batch": 2,
+        "noise_prior": {"video": str(motion), "share": 0.25, "steps": 2, "prompt": "a wug"},
+        "schedule": {"joint": {"unit": "step", "at": [1.0], "scales": [0.0, 1.0], "on": "both"}},
+    }
+    other = tmp_path_factory.mktemp("scheduled") / "joint.safetensors"
+    save_file(load_file(source), other, {name: json.dumps(facts)})
+    return other
+
+
+def told(out: Path) -> dict:
+    """What is said of the first sample beyond file, model, prompt, seed and scales."""
+    entry = json.loads((out / "samples.json").read_text())[0]
+    return {key: entry[key] for key in list(entry)[5:]}
+
+
+PLAIN = ("--no-dynamic-guidance", "--batch", "1", "--noise-share", "0", "--scheduler", "ddim")
+
+
+def test_an_adapter_is_sampled_as_its_recipe_did(scheduled, jt_sample, motion):
+    assert told(jt_sample(scheduled)) == {
+        "scheduler": "dpm",
+        "dynamic_guidance": True,
+        "noise_prior": {"video": str(motion), "share": 0.25, "steps": 2, "prompt": "a wug"},
+        "batch": 2,
+        "schedule": {"joint": {"unit": "step", "at": [1.0], "scales": [0.0, 1.0], "on": "both"}},
+    }
+
+
+def test_what_a_recipe_did_can_be_taken_away(trained, scheduled, jt_sample):
+    scale = ("--seed", "7", "--scale", "joint=0.5")
+    out = jt_sample(scheduled, *PLAIN, *scale, "--schedule", "joint=false")
+
+    assert told(out) == {"scheduler": "ddim"}
+    assert videos(out / "adapted") == videos(trained / "samples/adapted")
+
+
+def test_options_sample_in_unusual_ways(trained, jt_sample, motion):
+    schedule = "joint={unit='fraction', at=[0.5], scales=[0, 2], on='prompted'}"
+    prior = ("--noise-prior", str(motion), "--noise-share", "0.75")
+    asked = ("--scheduler", "dpm", "--dynamic-guidance", "--batch", "2", *prior)
+
+    out = jt_sample(trained, "--seed", "7", *asked, "--schedule", schedule)
+    assert told(out) == {
+        "scheduler": "dpm",
+        "dynamic_guidance": True,
+        "noise_prior": {"video": str(motion), "share": 0.75, "steps": 50, "prompt": ""},
+        "batch": 2,
+        "schedule": {
+            "joint": {"unit": "fraction", "at": [0.5], "scales": [0.0, 2.0], "on": "prompted"}
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--scheduler", "dpm"),
+        ("--dynamic-guidance",),
+        ("--noise-prior", "MOTION"),
+        ("--schedule", "joint={unit='step', at=[1], scales=[0, 1]}"),
+        ("--schedule", "joint={unit='step', at=[1], scales=[1, 0], on='negative'}"),
+    ],
+    ids=" ".join,
+)
+def test_every_option_changes_the_videos(trained, jt_sample, motion, option):
+    option = [str(motion) if word == "MOTION" else word for word in option]
+    out = jt_sample(trained, "--seed", "7", *option)
+
+    plain, found = videos(trained / "samples/adapted"), videos(out / "adapted")
+    assert [a == b for a, b in zip(plain, found, strict=True)] == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("options", "messages"),
+    [
+        (
+            ("--scheduler", "dmp"),
+            ["--scheduler: unknown scheduler 'dmp'; did you mean 'dpm'?"],
+        ),
+        (
+            ("--noise-prior", "nowhere.mp4"),
+            ["--noise-prior: nowhere.mp4: cannot be read: No such file or directory"],
+        ),
+        (
+            ("--noise-share", "0.5"),
+            ["--noise-share: of no video; name one with --noise-prior FILE"],
+        ),
+        (
+            ("--schedule", "joined=false"),
+            ["--schedule joined=false: no adapter 'joined'; there are ['joint']"],
+        ),
+        (
+            ("--schedule", "joint=1"),
+            ["sample.schedule.joint: expected a table, got 1 (int)"],
+        ),
+        (
+            ("--schedule", "joint={unit='step', at=[1], scales=[1]}"),
+            ["sample.schedule.joint.scales: expected 2, one more than boundaries, got 1"],
+        ),
+    ],
+)
+def test_an_option_that_means_nothing_is_told(trained, capsys, options, messages):
+    assert refused(capsys, trained, *options).splitlines() == messages
+
+
 def refused(capsys, *arguments: str | Path) -> str:
     """What the command says to arguments that it refuses."""
     capsys.readouterr()

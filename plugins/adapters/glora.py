@@ -25,7 +25,8 @@ class GLoRA:
     (https://arxiv.org/abs/2503.23951). At first U is 0 and g about 1/2, so that LoRA of the same
     learning rate is the stronger one until the gates move. `gate_over = "sample"` averages over one
     sample's tokens. "batch" averages over the whole batch as well, as the released code does: a
-    sample then depends on its neighbours, and each half of classifier-free guidance on the other.
+    sample then depends on its neighbours: each half of classifier-free guidance on the other, and
+    videos that are sampled at once (`sample.batch`) on each other.
     `gate_init` is "normal" in the released code for CogVideoX, "kaiming" in that for UNets.
     peft's GLORA is another method, Generalized LoRA.
     """
