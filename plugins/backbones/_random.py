@@ -53,9 +53,12 @@ def random_network(
     import torch
     from accelerate import init_empty_weights
 
-    with init_empty_weights(include_buffers=False):  # what is computed from the config is no weight
+    bare = device.type == "meta"
+    with init_empty_weights(
+        include_buffers=bare
+    ):  # buffers are computed from the config, not drawn
         model = network_class(name).from_config(dict(config))
-    if device.type != "meta":
+    if not bare:
         rng = torch.Generator().manual_seed(seed)
         for module in model.modules():
             for key, weight in module.named_parameters(recurse=False):
