@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
+from jtcore.errors import JtError
 from jtcore.types import Pass
 
 
@@ -21,6 +22,14 @@ class Adapter(nn.Module):
     def scalars(self) -> Mapping[str, Tensor]:
         """What observers plot of the last pass, by name; each ()."""
         return {}
+
+    def low_rank(self) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """`down` (rank, in) and `up` (out, rank) of each linear, by its name in the denoiser.
+
+        What files of plain LoRA hold: at scale 1 the linear answers W x + b + up down x, and
+        nothing else is changed. Raises JtError where the adapter does otherwise.
+        """
+        raise JtError(f"{type(self).__name__} says of no linear that it is a plain LoRA of it")
 
 
 @contextmanager

@@ -16,7 +16,9 @@ from jtcore.files import write_atomically
 from jtcore.plugins import Plugins
 from jtcore.provenance import backbone_identity
 from jtcore.recipe import EngineSettings, Recipe, Sampling
+from jtcore.run import read_json
 from jtcore.structure import Component, structure, structure_component, unstructure
+from jtcore.tables import parse_toml
 
 FORMAT = "jtcore-adapter-1"
 
@@ -74,6 +76,16 @@ def read_adapter(path: Path, plugins: Plugins) -> Artifact:
         raise JtError(f"{path}: {problem}" for problem in error.problems) from error
     except (ValueError, KeyError, TypeError) as error:
         raise JtError(f"{path}: its metadata are damaged: {error!r}") from error
+
+
+def plugin_folders_of(path: Path) -> list[str]:
+    """Folders of local plugins that are still there, of the run that a directory is, or that an
+    adapter file still stands in."""
+    run = path if path.is_dir() else path.absolute().parent.parent
+    if read_json(run / "run.json") is None:
+        return []
+    recorded = parse_toml(run / "recipe.resolved.toml").get("plugins", {})
+    return [folder for folder in recorded.get("folders", []) if Path(folder).is_dir()]
 
 
 def load_weights(artifact: Artifact, adapter: Adapter) -> None:

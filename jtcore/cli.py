@@ -1,4 +1,4 @@
-"""The commands `jt-run`, `jt-plugins` and `jt-sample`: parse first, import afterwards."""
+"""`jt-run`, `jt-plugins`, `jt-sample` and `jt-convert`: parse first, import afterwards."""
 
 import argparse
 import os
@@ -116,6 +116,36 @@ def sample(arguments: Sequence[str] | None = None) -> int:
         from jtcore import regenerate
 
         regenerate.sample(given)
+
+    return _guarded(work)
+
+
+def convert(arguments: Sequence[str] | None = None) -> int:
+    """`jt-convert`: adapter files into the layouts of other tools, and out of them."""
+    parser = _parser("jt-convert", "Convert adapter files to and from the layouts of other tools.")
+    parser.add_argument("source", type=Path, help="an adapter file, of jtcore or of another tool")
+    way = parser.add_mutually_exclusive_group(required=True)
+    way.add_argument("--to", metavar="FORMAT", help="such as diffusers or kohya; see jt-plugins")
+    way.add_argument("--from", metavar="FORMAT", help="what the file is, such as jointtuner")
+    parser.add_argument("--backbone", metavar="KIND", help="what the adapter is of, with --from")
+    parser.add_argument("--out", type=Path, required=True, metavar="NAME.safetensors")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        help="an option of the backbone or format, such as backbone.weights=/models/cogvideox",
+    )
+    _add_plugin_folder(parser)
+    _add_quiet(parser)
+    given = parser.parse_args(arguments)
+    if (given.backbone is None) == (given.to is None):
+        parser.error("--from needs a --backbone; with --to, the adapter file has it")
+
+    def work() -> None:
+        from jtcore import convert
+
+        convert.convert(given)
 
     return _guarded(work)
 

@@ -46,6 +46,11 @@ def jt_metrics() -> Mapping[str, type]:
 
 
 @hookspec
+def jt_formats() -> Mapping[str, type]:
+    """Layouts of other tools' adapter files by kind: attrs classes that are a `Format`."""
+
+
+@hookspec
 def jt_observers() -> Sequence[Callable[[Run, Recipe], object]]:
     """Observers with a state: each is made anew for a run, and its methods are observe hooks."""
 

@@ -20,7 +20,7 @@ from jtcore.hints import option_types
 from jtcore.near import did_you_mean
 
 BUILT_IN = "jtplugins"  # the one place where core names the package of plugins
-FOLDERS = ("backbones", "adapters", "losses", "metrics", "observers")
+FOLDERS = ("backbones", "adapters", "losses", "metrics", "formats", "observers")
 ENTRY_POINTS = "jtcore"
 BACKBONE_METHODS = (
     *("load", "load_text_encoder", "load_codec", "latent_shape", "prompt_problems"),
@@ -32,10 +32,18 @@ METHODS = MappingProxyType(  # what a class of each family must be able to do
         "adapters": ("attach",),
         "losses": ("__call__",),
         "metrics": ("load",),
+        "formats": (),
     }
 )
+WAYS = (("write", "load"), ("read",))  # at least one of which a format can go
 ONE = MappingProxyType(  # of a family
-    {"backbones": "backbone", "adapters": "adapter", "losses": "loss", "metrics": "metric"}
+    {
+        "backbones": "backbone",
+        "adapters": "adapter",
+        "losses": "loss",
+        "metrics": "metric",
+        "formats": "format",
+    }
 )
 
 
@@ -176,9 +184,16 @@ def _check_spec(family: str, kind: str, spec: type) -> None:
     if not (isinstance(kind, str) and isinstance(spec, type) and attrs.has(spec)):
         raise TypeError(f"{hook}: {kind!r} is not an attrs class")
     for method in METHODS[family]:
-        if method not in dir(spec) or not callable(getattr(spec, method)):
+        if not can(spec, method):
             raise TypeError(f"{hook}: {spec.__name__} has no method {method!r}")
+    if family == "formats" and not any(can(spec, *way) for way in WAYS):
+        raise TypeError(f"{hook}: {spec.__name__} has neither 'read' nor both 'write' and 'load'")
     option_types(spec)
+
+
+def can(spec: type, *methods: str) -> bool:
+    """Whether a class has all of these methods."""
+    return all(name in dir(spec) and callable(getattr(spec, name)) for name in methods)
 
 
 def _check_observers(manager: PluginManager, makers: object) -> None:

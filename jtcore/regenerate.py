@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from attrs import frozen
 
-from jtcore.artifact import Artifact, load_weights, read_adapter
+from jtcore.artifact import Artifact, load_weights, plugin_folders_of, read_adapter
 from jtcore.cache import Cache, cache_folder
 from jtcore.check import walk_problems
 from jtcore.engine import Engine
@@ -19,12 +19,12 @@ from jtcore.model import load_model
 from jtcore.plugins import Plugins, load_plugins
 from jtcore.provenance import backbone_identity
 from jtcore.recipe import EngineSettings, Sampling
-from jtcore.run import read_json, speaker, write_json
+from jtcore.run import speaker, write_json
 from jtcore.sample import generate, requests
 from jtcore.signals import stop_on_signals
 from jtcore.stream import embed_texts
 from jtcore.structure import Component, component, structure, unstructure
-from jtcore.tables import Table, change, parse_toml
+from jtcore.tables import Table, change
 
 OPTIONS = (  # that override the recipe's
     *("steps", "scheduler", "guidance", "dynamic_guidance", "negative"),
@@ -44,7 +44,7 @@ class Generation:
 def sample(given: Namespace) -> None:
     """Generate what the command line asks for. Raises JtError, Interrupted."""
     say = speaker(given.quiet)
-    plugins = load_plugins([*_recorded_folders(given.source), *given.plugin_folder])
+    plugins = load_plugins([*plugin_folders_of(given.source[0]), *given.plugin_folder])
     artifacts = _artifacts(given.source, plugins)
     generation = structure(Generation, _table(given, artifacts), plugins)
     wanted = list(requests(generation.sample, _scales(given.scale, artifacts)))
@@ -184,12 +184,3 @@ def _refuse_existing(out: Path, files: Sequence[str]) -> None:
     there = [file for file in files if (out / file).exists()]
     if there:
         raise JtError(f"{out / there[0]} exists; name another folder with --out")
-
-
-def _recorded_folders(sources: Sequence[Path]) -> list[str]:
-    """Plugin folders of the run that a directory, or an adapter file in one, belongs to."""
-    run = sources[0] if sources[0].is_dir() else sources[0].parent.parent
-    if read_json(run / "run.json") is None:
-        return []
-    recorded: Mapping[str, Any] = parse_toml(run / "recipe.resolved.toml").get("plugins", {})
-    return [folder for folder in recorded.get("folders", []) if Path(folder).is_dir()]

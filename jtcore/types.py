@@ -7,7 +7,7 @@ Pixels are (B, 3, frames, height, width) in [-1, 1] towards a codec, in [0, 1] t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from attrs import frozen
 
@@ -175,6 +175,32 @@ class AdapterSpec(Protocol):
 
     def attach(self, backbone: Backbone, others: Mapping[str, Adapter]) -> Adapter:
         """Build it beside the backbone, switched off. `others` were attached before it."""
+
+
+@frozen(eq=False)
+class Imported:
+    """An adapter out of a foreign file."""
+
+    adapter: Mapping[str, Any]  # its table, `kind` and options, as a recipe would have it
+    tensors: Mapping[str, Tensor]  # by their names in the adapter
+
+
+class Format(Protocol):
+    """Options of a layout of adapter files that other tools have. It has `write` and `load`, or
+    `read`, or all three."""
+
+    def write(
+        self, updates: Mapping[str, tuple[Tensor, Tensor]], denoiser: nn.Module, path: Path
+    ) -> None:
+        """Write what `Adapter.low_rank` answers. Raises JtError where the layout cannot say it."""
+
+    def load(self, path: Path, denoiser: nn.Module) -> str:
+        """Attach a written file to a stock denoiser as its readers do; only its linears have
+        weights. Returns who read it. Raises JtError where a tensor of the file is not used."""
+
+    def read(self, path: Path, backbone: Backbone) -> Imported:
+        """The adapter that a file holds for a backbone, which may have no weights. Raises JtError
+        where the file is another, or does not fit."""
 
 
 class Loss(Protocol):

@@ -232,6 +232,7 @@ def test_the_list_has_every_kind_with_its_first_line(capsys):
         "adapters:",
         "losses:",
         "metrics:",
+        "formats:",
         "observers and others:",
     ]
     assert (

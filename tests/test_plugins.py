@@ -45,6 +45,11 @@ EVERY_HOOK = """
         def load(self, device):
             return lambda sample: {"brightness": float(sample.video.mean())}
 
+    @frozen
+    class Text:
+        def read(self, path, backbone):
+            return None
+
     class Observer:
         def __init__(self, run, recipe):
             heard.append("jt_observers")
@@ -80,6 +85,10 @@ EVERY_HOOK = """
     @hookimpl
     def jt_metrics():
         return {"mean": Mean}
+
+    @hookimpl
+    def jt_formats():
+        return {"text": Text}
 
     @hookimpl
     def jt_observers():
@@ -164,6 +173,7 @@ def test_a_folder_provides_a_kind_of_each_family(load_with):
 
     assert loaded.broken == ()
     kinds = {"backbones": "tiny", "adapters": "bias", "losses": "absolute", "metrics": "mean"}
+    kinds["formats"] = "text"
     for family, kind in kinds.items():
         assert loaded.find(family, kind) is loaded.families[family][kind]
 
@@ -256,6 +266,22 @@ BROKEN = {
             return {"plain": Plain}
         """,
         "TypeError: jt_adapters: 'plain' is not an attrs class",
+    ),
+    "one way": (
+        """
+        from attrs import frozen
+        from jtcore import hookimpl
+
+        @frozen
+        class Unchecked:
+            def write(self, updates, denoiser, path):
+                pass
+
+        @hookimpl
+        def jt_formats():
+            return {"unchecked": Unchecked}
+        """,
+        "TypeError: jt_formats: Unchecked has neither 'read' nor both 'write' and 'load'",
     ),
     "observers": (
         """
@@ -363,7 +389,13 @@ def test_an_unknown_kind_is_told_with_the_nearest_and_the_broken(load_with, plug
 
 @pytest.mark.parametrize(
     ("family", "noun"),
-    [("backbones", "backbone"), ("adapters", "adapter"), ("losses", "loss"), ("metrics", "metric")],
+    [
+        ("backbones", "backbone"),
+        ("adapters", "adapter"),
+        ("losses", "loss"),
+        ("metrics", "metric"),
+        ("formats", "format"),
+    ],
 )
 def test_an_unknown_kind_that_is_near_nothing_is_told_with_all(plugins, family, noun):
     with pytest.raises(JtError) as caught:

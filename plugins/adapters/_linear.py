@@ -51,6 +51,11 @@ class LinearAdapter(Adapter):
         sizes = [layer.relative for layer in layers if layer.relative is not None]
         return {"relative_update": torch.stack(sizes).mean()} if sizes else {}
 
+    def low_rank(self) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """`down` (rank, in), and `up` (out, rank) with the scaling in it."""
+        layers = {n: layer for n, layer in self.named_modules() if isinstance(layer, LowRank)}
+        return {n: (one.down.weight, one.scaling * one.up.weight) for n, one in layers.items()}
+
 
 class LowRank(nn.Module):
     """The update of one linear, `scaling * up(down(x))`: zero until `up` has learned.

@@ -8,7 +8,7 @@ from attrs import field, frozen
 from attrs.validators import ge, gt, in_, lt
 from torch import Tensor, nn
 
-from jtcore import hookimpl
+from jtcore import JtError, hookimpl
 from jtcore.adapter import Adapter
 from jtcore.types import Backbone, Pass
 
@@ -53,6 +53,12 @@ class GatedAdapter(LinearAdapter):
         low, high = torch.stack(gates).aminmax()
         told = {"gate": torch.stack(gates).mean(), "gate_min": low, "gate_max": high}
         return {**super().scalars(), **told}
+
+    def low_rank(self) -> Mapping[str, tuple[Tensor, Tensor]]:
+        raise JtError(
+            "it is a gated LoRA: each layer's strength is read off that layer's input, which no"
+            " fixed pair of matrices can do, and without the gates it would be another adapter"
+        )
 
 
 class GatedLowRank(LowRank):

@@ -1,0 +1,157 @@
+"""Adapters on stock diffusers pipelines."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from inspect import signature
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from jtcore.adapter import Adapter, switched_on
+from jtcore.artifact import Artifact, load_weights, plugin_folders_of, read_adapter
+from jtcore.errors import JtError
+from jtcore.model import attach_adapters
+from jtcore.near import did_you_mean
+from jtcore.plugins import Plugins, can, load_plugins
+from jtcore.types import Backbone
+
+TABLES = (  # where a module keeps its hooks, by their numbers
+    *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
+    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"),
+)
+Hook = tuple[nn.Module, str, int]  # whose, in which table, its number
+
+
+def load_adapters(
+    pipe: object,
+    paths: str | Path | Sequence[str | Path],
+    scale: float = 1.0,
+    *,
+    plugin_folders: Sequence[str | Path] = (),
+) -> "LoadedAdapters":
+    """Attach adapter files to a stock diffusers pipeline, and have them on whenever it samples.
+
+    Adapters of any kind are attached as they were trained, gates and all. `plugin_folders` are for
+    adapters of local plugins. Raises JtError where a file cannot be read, where no backbone knows
+    the pipeline, and where an adapter does not fit its denoiser; the pipeline is then as it was.
+    """
+    files = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    if not files:
+        raise JtError("load_adapters: expected at least one adapter file")
+    recorded = [folder for file in files for folder in plugin_folders_of(file)]
+    plugins = load_plugins([*recorded, *plugin_folders])
+    artifacts = [read_adapter(file, plugins) for file in files]
+    backbone = _adopt(pipe, artifacts, plugins)
+    before = set(_hooks(backbone.denoiser))
+    try:
+        loaded = LoadedAdapters(backbone.denoiser, _attach(artifacts, backbone), scale)
+    except BaseException:
+        _unhook(set(_hooks(backbone.denoiser)) - before)
+        raise
+    loaded.hooks = set(_hooks(backbone.denoiser)) - before
+    return loaded
+
+
+class LoadedAdapters:
+    """Adapters that are on whenever a pipeline's denoiser computes, each at its scale.
+
+    One call of the denoiser is one pass: a gate that averages over the batch averages over what the
+    pipeline hands it at once, which is both halves of guidance in some and each alone in others.
+    """
+
+    hooks: Collection[Hook] = ()  # what attaching has put into the denoiser
+
+    def __init__(self, denoiser: nn.Module, adapters: Mapping[str, Adapter], scale: float):
+        self._adapters = adapters
+        self._scales: dict[str, float] = {}
+        self._pass = ExitStack()
+        self._latents = list(signature(type(denoiser).forward).parameters)[1]  # after self
+        for name in adapters:
+            self.scale(name, scale)
+        denoiser.register_forward_pre_hook(self._open, with_kwargs=True)
+        denoiser.register_forward_hook(self._close, always_call=True)
+
+    @property
+    def scales(self) -> dict[str, float]:
+        """By the adapter's name."""
+        return dict(self._scales)
+
+    def scale(self, name: str, value: float) -> None:
+        """Set the scale of an adapter from the next step on; at 0 it is off.
+
+        Raises JtError where there is none of this name, or the value is not a number.
+        """
+        if name not in self._adapters:
+            raise JtError(f"no adapter {name!r}; {did_you_mean(name, self._adapters)}")
+        if type(value) not in (int, float) or not isfinite(value):
+            raise JtError(f"the scale of {name!r} must be a finite number, found {value!r}")
+        self._scales[name] = float(value)
+
+    def remove(self) -> None:
+        """Take the adapters off; the pipeline is as it was. Nothing happens the second time."""
+        _unhook(self.hooks)
+        self.hooks = ()
+
+    def _open(self, denoiser: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        latents: Tensor = inputs[0] if inputs else named[self._latents]  # (B, ...)
+        on = {self._adapters[name]: scale for name, scale in self._scales.items() if scale}
+        for adapter in on:  # offloading moves the denoiser, which does not know of adapters
+            adapter.to(latents.device)
+        self._pass.enter_context(switched_on(on, len(latents)))
+
+    def _close(self, denoiser: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        self._pass.close()
+
+
+def _adopt(pipe: object, artifacts: Sequence[Artifact], plugins: Plugins) -> Backbone:
+    """The backbone around the pipeline's denoiser, of the adapters' own kind where it can be."""
+    own = [type(artifact.backbone.spec) for artifact in artifacts]
+    able = {k: c for k, c in plugins.families["backbones"].items() if can(c, "adopt")}
+    for cls in sorted(able.values(), key=lambda cls: cls not in own):
+        if (backbone := cls.adopt(pipe)) is not None:
+            return backbone
+    raise JtError(
+        f"{type(pipe).__name__} is of no kind that a backbone knows;"
+        f" known are the pipelines of {', '.join(sorted(able))}"
+    )
+
+
+def _attach(artifacts: Sequence[Artifact], backbone: Backbone) -> dict[str, Adapter]:
+    """By name, frozen and switched off. Raises JtError where one does not fit the denoiser."""
+    attached: dict[str, Adapter] = {}
+    for artifact in artifacts:
+        if artifact.name in attached:
+            raise JtError(f"two files hold an adapter named {artifact.name!r}")
+        try:
+            attached[artifact.name] = _attach_one(artifact, backbone)
+        except JtError as error:
+            cls = type(backbone.denoiser).__name__
+            raise JtError(
+                f"{artifact.path}: trained on {artifact.backbone.kind!r}, it does not fit this"
+                f" {cls}: {problem}"
+                for problem in error.problems
+            ) from error
+    return attached
+
+
+def _attach_one(artifact: Artifact, backbone: Backbone) -> Adapter:
+    name = artifact.name
+    adapter = attach_adapters({name: artifact.adapter}, backbone, seed=0)[name]
+    if any(weight.is_meta for weight in adapter.parameters()):  # the denoiser's are offloaded
+        adapter.to_empty(device="cpu")
+    load_weights(artifact, adapter)
+    return adapter.requires_grad_(False).eval()
+
+
+def _hooks(denoiser: nn.Module) -> Iterator[Hook]:
+    for module in denoiser.modules():
+        for table in TABLES:
+            for number in getattr(module, table):
+                yield module, table, number
+
+
+def _unhook(hooks: Iterable[Hook]) -> None:
+    for module, table, number in hooks:
+        getattr(module, table).pop(number, None)

@@ -1,0 +1,1 @@
+"""Formats: layouts of adapter files that other tools have. One file, one plugin."""
