@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 from attrs import frozen
+from checkpoints import cogvideox
 from checkpoints.unet import build_zeroscope
 from torch import Tensor, nn
 
 from jtcore import JtError
 from jtcore.plugins import load_plugins
 from jtcore.types import BackboneSpec
+from jtplugins.backbones.cogvideox import CogVideoX
 from jtplugins.backbones.pocket import Pocket
 from jtplugins.backbones.zeroscope import ModelScope, ZeroScope
 
@@ -28,6 +30,9 @@ class Case:
 
 CASES = {  # by the kind that recipes name
     "pocket": Case(lambda folder, seed: Pocket("random", seed=seed), (3, 24, 24)),
+    "cogvideox": Case(
+        lambda folder, seed: CogVideoX(str(cogvideox.build(folder, "5b", seed))), (9, 32, 48)
+    ),
     "zeroscope": Case(
         lambda folder, seed: ZeroScope(str(build_zeroscope(folder, bins=True, seed=seed))),
         (3, 32, 48),
