@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from attrs import frozen
@@ -95,6 +95,9 @@ class Checkpoint:
         try:
             with quiet():
                 return read(folder)
+        except UnpicklingError as error:
+            text = "has a .bin with more in it than tensors, which is not unpickled"
+            raise self.problem(part, f"{text}; find one with safetensors") from error
         except (OSError, ValueError, RuntimeError) as error:
             told = str(error).strip().splitlines() or [type(error).__name__]
             raise self.problem(part, f"cannot be loaded: {told[0]}") from error
@@ -180,13 +183,17 @@ def load_network(
         return freeze(bare_network(name, checkpoint.config(part), device), device, dtype)
     files = checkpoint.weight_files(part)
     assert files is not None, f"{part} has no weights"
-    read = partial(
-        network_class(name).from_pretrained,
-        dtype=files.dtype() if dtype == "auto" else dtype,
-        variant=checkpoint.variant,
-        use_safetensors=files.safe,
-        output_loading_info=True,
-    )
+
+    def read(folder: Path) -> tuple[nn.Module, Mapping[str, Any]]:
+        stored = files.dtype()
+        return network_class(name).from_pretrained(
+            folder,
+            dtype=stored if dtype == "auto" else dtype,
+            variant=checkpoint.variant,
+            use_safetensors=files.safe,
+            output_loading_info=True,
+        )
+
     model, info = checkpoint.read(part, read)
     if lacking := sorted(info["missing_keys"]):
         more = f" and {len(lacking) - 1} more tensors" if len(lacking) > 1 else ""

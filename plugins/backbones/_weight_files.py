@@ -20,6 +20,7 @@ STEMS = {  # of files with safetensors, and with a pickle
     "diffusers": ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"),
     "transformers": ("model.safetensors", "pytorch_model.bin"),
 }
+FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 LFS_POINTER = b"version https://git-lfs"
 WHOLE = 64 * 2**20  # bytes up to which a file is hashed whole
 BLOCKS, BLOCK = 64, 64 * 2**10  # of a larger one, how many and of how many bytes
@@ -42,18 +43,20 @@ class WeightFiles:
         return self.shards[0].suffix == ".safetensors"
 
     def dtype(self) -> torch.dtype:
-        """Of their first tensor with a floating point."""
+        """Of their first tensor with a floating point. Raises UnpicklingError where a .bin holds
+        more than tensors."""
         import torch
         from safetensors import safe_open
 
         if self.safe:
             with safe_open(self.shards[0], "pt") as file:
-                names = list(file.keys())
-                dtypes = [file.get_slice(name)[:0].dtype for name in names]
+                names = [file.get_slice(name).get_dtype() for name in file.keys()]  # noqa: SIM118
+            dtypes = [getattr(torch, FLOATS[name]) for name in names if name in FLOATS]
         else:
-            tensors = torch.load(self.shards[0], map_location="meta", weights_only=True)
-            dtypes = [tensor.dtype for tensor in tensors.values()]
-        return next((dtype for dtype in dtypes if dtype.is_floating_point), torch.float32)
+            read = torch.load(self.shards[0], map_location="meta", weights_only=True)
+            tensors = [each for each in dict(read).values() if torch.is_tensor(each)]
+            dtypes = [tensor.dtype for tensor in tensors if tensor.is_floating_point()]
+        return next(iter(dtypes), torch.float32)
 
 
 def find_weights(source: Source, part: str, library: str, variant: str | None) -> WeightFiles:
