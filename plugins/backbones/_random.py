@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
+from attrs import Attribute, frozen
 
 from ._checkpoint import freeze, network_class
 
@@ -75,3 +75,15 @@ def _draw(name: str, shape: torch.Size, rng: torch.Generator) -> Tensor:
         return torch.zeros(shape) if name == "bias" else torch.ones(shape)
     fan_in = shape[1:].numel()
     return torch.randn(shape, generator=rng) / (3 * fan_in) ** 0.5
+
+
+def of_random_alone(spec: Any, attribute: Attribute, value: object) -> None:
+    """Validates an option that is without meaning where `weights` are stored."""
+    if value is not None and spec.weights != "random":
+        raise ValueError(f'is of weights = "random" alone, found weights = {spec.weights!r}')
+
+
+def of_files_alone(spec: Any, attribute: Attribute, value: object) -> None:
+    """Validates an option that is without meaning where `weights` are drawn."""
+    if value is not None and spec.weights == "random":
+        raise ValueError("is of files, which random weights have not; leave it out")

@@ -108,7 +108,7 @@ def shifted(uniform: Tensor, shift: float) -> Tensor:  # (B,) in [0, 1] -> (B,) 
 
 
 def keep_times_precise(denoiser: WanTransformer3DModel) -> WanTransformer3DModel:
-    """The embedding of times computes in float32, in which diffusers keeps it, under autocast too."""
+    """Diffusers keeps the embedding of times in float32; under autocast it computes in it too."""
     embedder = denoiser.condition_embedder.time_embedder
     embedder.forward = partial(_without_autocast, embedder.forward)
     return denoiser
@@ -125,6 +125,7 @@ class WanCodec:
 
     vae: AutoencoderKLWan
 
+    @torch.no_grad()
     def encode(self, pixels: Tensor, rng: Generator) -> Tensor:
         """(B, 3, frames, height, width) in [-1, 1] -> (B, C, F, H, W), a sample of the posterior of
         mean 0 and standard deviation 1 in each channel."""
@@ -132,6 +133,7 @@ class WanCodec:
         latents = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist.sample(generator=rng)
         return (latents - mean) * scale
 
+    @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """(B, C, F, H, W) -> (B, 3, frames, height, width) in [-1, 1]."""
         mean, scale = self._statistics(latents.device)

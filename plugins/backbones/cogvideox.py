@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
-from attrs import Attribute, field, frozen
+from attrs import field, frozen
 from attrs.validators import ge, in_, optional
 
 from jtcore import JtError, hookimpl
@@ -16,7 +16,7 @@ from . import _cogvideox, _t5, _vae
 from ._checkpoint import Checkpoint, load_network
 from ._cogvideox import CogVideoXBackbone
 from ._cogvideox_configs import PUBLISHED
-from ._random import RandomText, random_network
+from ._random import RandomText, of_files_alone, of_random_alone, random_network
 from ._t5 import load_t5, load_t5_tokenizer, too_long
 from ._vae import CogVideoXCodec
 from ._weight_files import digest
@@ -34,16 +34,6 @@ CLASSES = {  # that a part may be of
 }
 
 
-def _of_random_alone(spec: CogVideoX, attribute: Attribute, value: object) -> None:
-    if value is not None and spec.weights != "random":
-        raise ValueError(f'is of weights = "random" alone, found weights = {spec.weights!r}')
-
-
-def _of_files_alone(spec: CogVideoX, attribute: Attribute, value: object) -> None:
-    if value is not None and spec.weights == "random":
-        raise ValueError("is of files, which random weights have not; leave it out")
-
-
 @frozen
 class CogVideoX:
     """CogVideoX text-to-video, 2B, 5B or 1.5: text and all frames in one attention
@@ -54,13 +44,13 @@ class CogVideoX:
     """
 
     weights: str = "THUDM/CogVideoX-5b"
-    variant: str | None = field(default=None, validator=_of_files_alone)
-    revision: str | None = field(default=None, validator=_of_files_alone)
+    variant: str | None = field(default=None, validator=of_files_alone)
+    revision: str | None = field(default=None, validator=of_files_alone)
     config: Config | None = field(
-        default=None, validator=[optional(in_(get_args(Config))), _of_random_alone]
+        default=None, validator=[optional(in_(get_args(Config))), of_random_alone]
     )
-    layers: int | None = field(default=None, validator=[optional(ge(1)), _of_random_alone])
-    seed: int | None = field(default=None, validator=[optional(ge(0)), _of_random_alone])
+    layers: int | None = field(default=None, validator=[optional(ge(1)), of_random_alone])
+    seed: int | None = field(default=None, validator=[optional(ge(0)), of_random_alone])
 
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         """(C, F, H, W) of a clip in px. Raises ValueError, naming the nearest size that fits."""

@@ -8,6 +8,7 @@ import torch
 from attrs import frozen
 from checkpoints import cogvideox
 from checkpoints.unet import build_zeroscope
+from checkpoints.wan import build_wan
 from torch import Tensor, nn
 
 from jtcore import JtError
@@ -15,6 +16,7 @@ from jtcore.plugins import load_plugins
 from jtcore.types import BackboneSpec
 from jtplugins.backbones.cogvideox import CogVideoX
 from jtplugins.backbones.pocket import Pocket
+from jtplugins.backbones.wan import Wan
 from jtplugins.backbones.zeroscope import ModelScope, ZeroScope
 
 Size = tuple[int, int, int]  # frames, height and width
@@ -40,6 +42,7 @@ CASES = {  # by the kind that recipes name
     "modelscope": Case(
         lambda folder, seed: ModelScope(str(build_zeroscope(folder, seed=seed))), (3, 32, 48)
     ),
+    "wan": Case(lambda folder, seed: Wan(str(build_wan(folder, seed))), (5, 32, 48)),
 }
 every_medium = pytest.mark.parametrize("medium", ["image", "video"])
 CPU, META = torch.device("cpu"), torch.device("meta")

@@ -11,11 +11,13 @@ from diffusers import (
 )
 from torch import Generator, Tensor, nn
 
+from jtplugins.adapters.glora import GLoRA
 from jtplugins.backbones._checkpoint import freeze
-from jtplugins.backbones._wan import WanBackbone, keep_times_precise
+from jtplugins.backbones._wan import ROLES, WanBackbone
+from jtplugins.backbones.wan import Wan
 
-CPU = torch.device("cpu")
-PUBLISHED = UniPCMultistepScheduler(
+CPU, META = torch.device("cpu"), torch.device("meta")
+UNIPC = UniPCMultistepScheduler(
     prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
 )
 EULER = FlowMatchEulerDiscreteScheduler(shift=3.0)
@@ -36,7 +38,7 @@ def build_transformer(dtype: torch.dtype = torch.float32) -> WanTransformer3DMod
     ).eval()
 
 
-def build(shift: float = 3.0, scheduler=PUBLISHED) -> WanBackbone:
+def build(shift: float = 3.0, scheduler=UNIPC) -> WanBackbone:
     return WanBackbone(build_transformer().requires_grad_(False), scheduler, shift)
 
 
@@ -95,9 +97,9 @@ def test_a_perfect_prediction_is_sampled_to_the_clean_latents(backbone, name, st
     torch.testing.assert_close(latents, x0, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("stock", [PUBLISHED, EULER], ids=["unipc", "euler"])
+@pytest.mark.parametrize("stock", [UNIPC, EULER], ids=["unipc", "euler"])
 def test_the_default_scheduler_is_the_checkpoints_own_with_the_shift_asked_for(stock):
-    key = "flow_shift" if stock is PUBLISHED else "shift"
+    key = "flow_shift" if stock is UNIPC else "shift"
     expected = type(stock).from_config(stock.config, **{key: 5.0})
     expected.set_timesteps(7)
     sampler = build(5.0, stock).sampler(7)
@@ -106,10 +108,10 @@ def test_the_default_scheduler_is_the_checkpoints_own_with_the_shift_asked_for(s
     assert torch.equal(sampler.scheduler.sigmas, expected.sigmas)
 
 
-@pytest.mark.parametrize("stock", [PUBLISHED, EULER], ids=["unipc", "euler"])
+@pytest.mark.parametrize("stock", [UNIPC, EULER], ids=["unipc", "euler"])
 def test_another_scheduler_has_the_same_shift_and_says_nothing_of_foreign_options(stock, caplog):
     getLogger("diffusers").addHandler(caplog.handler)  # its loggers do not propagate
-    other = "euler" if stock is PUBLISHED else "unipc"
+    other = "euler" if stock is UNIPC else "unipc"
     config = build(5.0, stock).sampler(7, other).scheduler.config
     assert (config.shift if other == "euler" else config.flow_shift) == 5.0
     getLogger("diffusers").removeHandler(caplog.handler)
@@ -132,21 +134,6 @@ def test_a_prediction_is_that_of_the_stock_transformer(backbone, frames):
         hidden_states=latents, timestep=times, encoder_hidden_states=text
     ).sample
     assert torch.equal(backbone.predict(latents, times, text), expected)
-
-
-def test_in_bfloat16_under_autocast_it_predicts_what_stock_does_without(tmp_path):
-    build_transformer().save_pretrained(tmp_path)
-    stock = WanTransformer3DModel.from_pretrained(tmp_path, torch_dtype=torch.bfloat16)
-    ours = WanBackbone(
-        keep_times_precise(freeze(build_transformer(), CPU, torch.bfloat16)), PUBLISHED, 3.0
-    )
-    latents, text, times = draw(1, 4, 3, 4, 6), draw(1, 5, 8), torch.tensor([421.5])
-    with torch.no_grad():
-        expected = stock(latents.bfloat16(), times, text.bfloat16()).sample
-        with torch.autocast("cpu", torch.bfloat16):
-            found = ours.predict(latents, times, text)
-    assert found.dtype == torch.float32
-    assert torch.equal(found, expected.float())
 
 
 def test_what_diffusers_keeps_in_float32_is_kept_so(tmp_path):
@@ -190,3 +177,56 @@ def test_recomputing_keeps_less_for_backward():
         return sum(sizes)
 
     assert kept(True) < kept(False) / 2
+
+
+SIZES = [  # parameters and blocks
+    ("1.3b", 1_418_996_800, 30),
+    ("14b", 14_288_491_584, 40),
+]
+
+
+@pytest.mark.parametrize(("config", "parameters", "layers"), SIZES)
+def test_random_weights_have_the_published_sizes_and_roles(config, parameters, layers):
+    backbone = Wan("random", config=config).load(META, torch.bfloat16)
+    assert sum(weight.numel() for weight in backbone.denoiser.parameters()) == parameters
+    assert list(backbone.blocks()) == [f"blocks.{index}" for index in range(layers)]
+    counts = {
+        "visual": 6,
+        "attention": 8,
+        "attention_qkv": 6,
+        "feed_forward": 2,
+        "video_self": 4,
+        "spatial_self": 4,
+        "spatial_ff": 2,
+        "temporal_self": 4,
+        "text_cross": 4,
+        "text_kv": 2,
+    }
+    found = {role: len(backbone.targets(role)) for role in counts}
+    assert found == {role: each * layers for role, each in counts.items()}
+    assert counts.keys() == ROLES.keys()
+
+
+def test_roles_lead_to_the_layers_that_they_name():
+    backbone = Wan("random", layers=1).load(META, torch.float32)
+
+    def names(role: str) -> set[str]:
+        return set(backbone.targets(role))
+
+    video = {f"blocks.0.attn1.{one}" for one in ("to_q", "to_k", "to_v", "to_out.0")}
+    feed_forward = {"blocks.0.ffn.net.0.proj", "blocks.0.ffn.net.2"}
+    assert names("visual") == video | feed_forward
+    assert names("text_cross") == {name.replace("attn1", "attn2") for name in video}
+    assert names("text_kv") == {"blocks.0.attn2.to_k", "blocks.0.attn2.to_v"}
+    assert names("attention_qkv") == {
+        f"blocks.0.attn{which}.to_{one}" for which in (1, 2) for one in "qkv"
+    }
+
+
+@pytest.mark.parametrize(("config", "count"), [("1.3b", 180), ("14b", 240)])
+def test_jointtuners_adapter_gates_every_linear_that_sees_the_video(config, count):
+    adapter = GLoRA("visual", rank=128).attach(
+        Wan("random", config=config).load(META, torch.float32), {}
+    )
+    gates = [name for name, _ in adapter.named_parameters() if name.endswith("gate.weight")]
+    assert len(gates) == count

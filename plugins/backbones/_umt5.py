@@ -1,0 +1,50 @@
+"""UMT5 (https://arxiv.org/abs/2304.09151) as Wan reads captions: cleaned, masked, zeros after."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from attrs import frozen
+from torch import Tensor
+
+if TYPE_CHECKING:  # importing transformers costs seconds
+    from transformers import T5Tokenizer, UMT5EncoderModel
+
+LENGTH = 512  # tokens, that which ends a caption among them
+
+
+@frozen(eq=False)
+class UMT5Text:
+    """A tokenizer and an encoder that sees nothing of the padding"""
+
+    tokenizer: T5Tokenizer
+    network: UMT5EncoderModel
+
+    @torch.no_grad()
+    def embed(self, prompts: Sequence[str]) -> Tensor:  # (B, L, D), zeros after each prompt's end
+        tokens = self.tokenizer(
+            [cleaned(prompt) for prompt in prompts],
+            padding="max_length",
+            max_length=LENGTH,
+            return_tensors="pt",
+        ).to(self.network.device)
+        assert tokens.input_ids.shape[1] == LENGTH, "a prompt is too long"
+        text = self.network(tokens.input_ids, tokens.attention_mask).last_hidden_state
+        return text.masked_fill(tokens.attention_mask[..., None] == 0, 0)
+
+
+def cleaned(prompt: str) -> str:
+    """As diffusers' pipeline has it: entities unescaped, runs of spaces made one, and broken
+    Unicode mended where ftfy is installed."""
+    from diffusers.pipelines.wan.pipeline_wan import prompt_clean
+
+    return prompt_clean(prompt)
+
+
+def cleaning() -> str:
+    """Changes whenever `cleaned` would answer differently."""
+    from diffusers.utils import is_ftfy_available
+
+    return f"ftfy {is_ftfy_available()}"

@@ -1,0 +1,214 @@
+"""Wan 2.1 text-to-video (https://arxiv.org/abs/2503.20314) as a backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import torch
+from attrs import field, frozen
+from attrs.validators import ge, gt, in_, optional
+
+from jtcore import JtError, hookimpl
+
+from . import _umt5, _wan
+from ._checkpoint import Checkpoint, load_network
+from ._random import RandomText, of_files_alone, of_random_alone, random_network
+from ._t5 import load_t5_tokenizer, too_long
+from ._wan import WanBackbone, WanCodec, keep_times_precise
+from ._weight_files import digest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from jtcore.types import TextEncoder
+
+Config = Literal["1.3b", "14b"]
+PUBLISHED: Mapping[str, Mapping[str, Any]] = {  # of both sizes, but for the classes' own defaults
+    "transformer": {
+        "patch_size": (1, 2, 2),
+        "in_channels": 16,
+        "out_channels": 16,
+        "text_dim": 4096,
+    },
+    "vae": {"z_dim": 16},
+    "scheduler": {
+        "prediction_type": "flow_prediction",
+        "use_flow_sigmas": True,
+        "flow_shift": 3.0,
+    },
+}
+SIZES = {  # of the transformer
+    "1.3b": {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30},
+    "14b": {"num_attention_heads": 40, "ffn_dim": 13824, "num_layers": 40},
+}
+SCHEDULERS = ("UniPCMultistepScheduler", "FlowMatchEulerDiscreteScheduler")
+
+
+@frozen
+class Wan:
+    """Wan 2.1 text-to-video, 1.3B or 14B: a flow over all frames at once
+
+    `weights` is a hub id, a folder in diffusers' layout, or "random", which draws those of `config`
+    ("1.3b" unless said, of `layers` blocks) from `seed` and generates noise. `variant` names the
+    weight files to take, `revision` a branch, tag or commit of the hub id. `shift` moves the noise
+    levels of training and of sampling towards noise; unless said it is the checkpoint's: 3.0 as
+    published, for 480 rows, where 720 are better off with 5.0. `tiling` encodes and decodes frames
+    beyond 256 px in tiles, in less memory; the codec attends over whole frames, so what it makes of
+    tiles is not the same.
+    """
+
+    weights: str = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
+    variant: str | None = field(default=None, validator=of_files_alone)
+    revision: str | None = field(default=None, validator=of_files_alone)
+    shift: float | None = field(default=None, validator=optional(gt(0)))
+    tiling: bool = False
+    config: Config | None = field(
+        default=None, validator=[optional(in_(get_args(Config))), of_random_alone]
+    )
+    layers: int | None = field(default=None, validator=[optional(ge(1)), of_random_alone])
+    seed: int | None = field(default=None, validator=[optional(ge(0)), of_random_alone])
+
+    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """(C, F, H, W) of a clip in px. Raises ValueError, naming the nearest size that fits."""
+        vae, transformer = self._config("vae"), self._config("transformer")
+        # the published file is older than these options of the class
+        every, side = vae.get("scale_factor_temporal", 4), vae.get("scale_factor_spatial", 8)
+        most = transformer.get("rope_max_seq_len", 1024)
+        units = [side * patch for patch in transformer["patch_size"][1:]]
+        size = [_nearest(px, unit, most) for px, unit in zip((height, width), units, strict=True)]
+        if size != [height, width]:
+            raise ValueError(
+                f"Wan takes multiples of {units[0]} px, at most {most * units[0]}, found"
+                f" {height}x{width}; the nearest is {size[0]}x{size[1]}"
+            )
+        fitting = _nearest(frames - 1 + every, every, most) + 1 - every
+        if frames != fitting:
+            raise ValueError(
+                f"Wan takes {every}N+1 frames, at most {every * (most - 1) + 1}, found {frames};"
+                f" the nearest is {fitting}"
+            )
+        return vae["z_dim"], 1 + (frames - 1) // every, height // side, width // side
+
+    def precision_problem(self, precision: str) -> str | None:
+        if precision != "fp16":
+            return None
+        return (
+            "Wan was trained in bf16, and black videos have been reported of it in fp16;"
+            ' use "bf16", or "fp32"'
+        )
+
+    def prompt_problems(self, prompts: Sequence[str]) -> list[str]:
+        """Prompts that are too long."""
+        if self.weights == "random":
+            return []
+        tokenizer = load_t5_tokenizer(self._checkpoint)
+        return too_long(tokenizer, list(map(_umt5.cleaned, prompts)), _umt5.LENGTH)
+
+    def denoiser_identity(self) -> str:
+        return f"{self._identity('transformer', 'scheduler')} {self.shift}"
+
+    def text_identity(self) -> str:
+        return f"{self._identity('text_encoder', 'tokenizer')} {_umt5.cleaning()}"
+
+    def codec_identity(self) -> str:
+        return f"{self._identity('vae')} {self.tiling}"
+
+    def load_text_encoder(self, device: torch.device) -> TextEncoder:
+        if self.weights == "random":
+            width = self._config("transformer")["text_dim"]
+            return RandomText(_umt5.LENGTH, width, self.seed or 0, device)
+        dtype = torch.float32 if device.type == "cpu" else torch.bfloat16  # as Wan's own code
+        tokenizer = load_t5_tokenizer(self._checkpoint)
+        network = load_network("UMT5EncoderModel", self._checkpoint, "text_encoder", device, dtype)
+        return _umt5.UMT5Text(tokenizer, network)
+
+    def load_codec(self, device: torch.device) -> WanCodec:
+        vae = self._network("AutoencoderKLWan", "vae", device, torch.float32)
+        vae.enable_slicing()  # one sample after another is exact
+        if self.tiling:
+            vae.enable_tiling()
+        return WanCodec(vae)
+
+    def load(self, device: torch.device, dtype: torch.dtype) -> WanBackbone:
+        import diffusers
+
+        self._raise_if_another_task()
+        scheduler = getattr(diffusers, self._scheduler()).from_config(self._config("scheduler"))
+        denoiser = self._network("WanTransformer3DModel", "transformer", device, dtype)
+        shift = self.shift or _shift(scheduler.config)
+        return WanBackbone(keep_times_precise(denoiser), scheduler, shift)
+
+    @classmethod
+    def adopt(cls, pipeline: object) -> WanBackbone | None:
+        """None where a pipeline has no Wan, is told more than text, or has two denoisers."""
+        from diffusers import WanTransformer3DModel
+
+        denoiser = getattr(pipeline, "transformer", None)
+        if not isinstance(denoiser, WanTransformer3DModel) or _reads_images(denoiser.config):
+            return None
+        if getattr(pipeline, "transformer_2", None) is not None:
+            return None
+        return WanBackbone(denoiser, pipeline.scheduler, _shift(pipeline.scheduler.config))
+
+    @property
+    def _checkpoint(self) -> Checkpoint:
+        return Checkpoint(self.weights, self.variant, self.revision)
+
+    def _config(self, part: str) -> Mapping[str, Any]:
+        if self.weights != "random":
+            return self._checkpoint.config(part)
+        if part != "transformer":
+            return PUBLISHED[part]
+        layers = {"num_layers": self.layers} if self.layers else {}
+        return PUBLISHED[part] | SIZES[self.config or "1.3b"] | layers
+
+    def _network(self, name: str, part: str, device: torch.device, dtype: torch.dtype) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):  # the class draws its modulation, loaded or not
+            if self.weights != "random":
+                return load_network(name, self._checkpoint, part, device, dtype)
+            return random_network(name, self._config(part), self.seed or 0, device, dtype)
+
+    def _identity(self, *parts: str) -> str:
+        """Of the weights of `parts`, and of the code that reads them."""
+        code = [Path(__file__), *(Path(module.__file__) for module in (_wan, _umt5))]
+        read = digest({path.name: path for path in code})
+        if self.weights == "random":
+            return f"random {self.seed or 0} {self._config('transformer')} {read}"
+        return f"{self._checkpoint.identity(*parts)} {read}"
+
+    def _scheduler(self) -> str:
+        """The class of the checkpoint's. Raises JtError where it is of no flow."""
+        if self.weights == "random":
+            return SCHEDULERS[0]
+        return self._checkpoint.expect("scheduler", *SCHEDULERS)
+
+    def _raise_if_another_task(self) -> None:
+        """Models that begin with an image have the same class of transformer."""
+        if self.weights != "random":
+            self._checkpoint.expect("transformer", "WanTransformer3DModel")
+        if _reads_images(self._config("transformer")):
+            raise JtError(
+                f"backbone.weights: {self.weights!r} begins with an image; this backbone is for"
+                " text-to-video, such as Wan-AI/Wan2.1-T2V-14B-Diffusers"
+            )
+
+
+def _reads_images(transformer: Mapping[str, Any]) -> bool:
+    return transformer.get("in_channels", 16) != transformer.get("out_channels", 16)
+
+
+def _shift(scheduler: Mapping[str, Any]) -> float:
+    """What UniPC calls "flow_shift" and Euler "shift"."""
+    return scheduler.get("flow_shift", scheduler.get("shift", 1.0))
+
+
+def _nearest(number: int, unit: int, most: int) -> int:
+    """The multiple of `unit`, from 1 to `most` of them."""
+    return unit * min(max(1, (number + unit // 2) // unit), most)
+
+
+@hookimpl
+def jt_backbones() -> dict[str, type]:
+    return {"wan": Wan}
