@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Protocol
 
 from attrs import frozen
 
+WEIGHTS = (".safetensors", ".bin")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -62,10 +64,11 @@ class Repository:
         from huggingface_hub.errors import HTTPError
 
         try:
-            files = HfApi().list_repo_files(self.id, revision=self.revision)
+            told = HfApi().model_info(self.id, revision=self.revision).siblings or ()
         except (HTTPError, OSError):
             return Folder(self.root([f"{part}/*.json"])).names(part)
-        return sorted(Path(file).name for file in files if Path(file).parent == Path(part))
+        files = [Path(file.rfilename) for file in told]
+        return sorted(file.name for file in files if file.parent == Path(part))
 
 
 @cache
@@ -73,7 +76,27 @@ def _fetch(repository: str, revision: str | None, patterns: tuple[str, ...]) -> 
     """Once in a process: a branch that moves on in the middle of a run is not followed."""
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
+    with _progress_of(any(pattern.endswith(WEIGHTS) for pattern in patterns)):
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
+
+
+@contextmanager
+def _progress_of(much: bool) -> Iterator[None]:
+    """The hub's progress bars, where there is much to fetch and nobody turned them off."""
+    from huggingface_hub.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    if much or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
 
 
 def _why(error: Exception, revision: str | None, cache: Path) -> str:
@@ -82,7 +105,7 @@ def _why(error: Exception, revision: str | None, cache: Path) -> str:
 
     if isinstance(error, errors.GatedRepoError):
         return "is gated on the hub: ask for access on its page there, then `hf auth login`"
-    if isinstance(error, errors.RepositoryNotFoundError):
+    if isinstance(error, errors.RepositoryNotFoundError) or _status(error) == 401:
         return "is no folder, and no repository on the hub; if it is private, `hf auth login`"
     if isinstance(error, errors.RevisionNotFoundError):
         return f"has no revision {revision!r} on the hub"
@@ -90,15 +113,21 @@ def _why(error: Exception, revision: str | None, cache: Path) -> str:
         if constants.HF_HUB_OFFLINE:
             return f"is not, or not wholly, in {cache}, and HF_HUB_OFFLINE forbids to fetch it"
         return (
-            f"is not, or not wholly, in {cache}, and the hub cannot be reached"
+            f"is not, or not wholly, in {cache}, and the hub does not give it"
             f" ({_first_line(error.__cause__ or error)}); fetch it where there is network, or give"
             " a folder"
         )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"no space is left for it in {cache}; free some, or set HF_HOME to another disk"
+        what = f"cannot be fetched: no space is left in {cache}"
+        return f"{what}; free some, or set HF_HOME to another disk"
     if isinstance(error, OSError) and error.errno is not None:
         return f"cannot be kept in {cache}: {error.strerror}; set HF_HOME to another folder"
     return f"cannot be fetched from the hub: {_first_line(error)}"
+
+
+def _status(error: Exception) -> int | None:
+    """Of an answer over HTTP."""
+    return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def _first_line(error: BaseException) -> str:
