@@ -10,16 +10,12 @@ def checkpoint_modules(network: nn.Module) -> None:
     """Keep of each residual module its inputs alone, and run it again for backward.
 
     Nothing is replaced or renamed, so adapters may be attached before or after. They must answer in
-    the second run as in the first: a pass of theirs never changes. Asking twice is asking once.
+    the second run as in the first: a pass of theirs never changes.
     """
     for module in network.modules():
-        if isinstance(module, _kinds()) and not _is_checkpointed(module):
+        if isinstance(module, _kinds()):
             # bound to its module, so that a copied network runs its own weights
             module.forward = partial(checkpoint, module.forward, use_reentrant=False)
-
-
-def _is_checkpointed(module: nn.Module) -> bool:
-    return getattr(module.forward, "func", None) is checkpoint
 
 
 def _kinds() -> tuple[type[nn.Module], ...]:

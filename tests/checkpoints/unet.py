@@ -17,13 +17,14 @@ SIZE = 32  # px; frames are multiples of 16: the VAE halves three times, the UNe
 
 
 def build_zeroscope(folder: Path, bins: bool = False, seed: int = 0) -> Path:
-    """A whole pipeline; with `bins`, weights and tokenizer are stored as ZeroScope's are."""
+    """A whole pipeline; with `bins`, everything is stored as ZeroScope's is, in 2023's way."""
     pipeline = build_pipeline(seed)
     pipeline.save_pretrained(folder)
     if bins:
         for part in ("unet", "vae", "text_encoder"):
             _store_as_bin(folder / part)
         _store_as_words_and_merges(folder / "tokenizer")
+        _store_what_diffusers_once_knew(folder / "scheduler" / "scheduler_config.json")
     return folder
 
 
@@ -135,6 +136,13 @@ def _store_as_words_and_merges(folder: Path) -> None:
             **{name: {"__type": "AddedToken", **token} for name, token in special.items()},
         },
     )
+
+
+def _store_what_diffusers_once_knew(file: Path) -> None:
+    """Options that came later are left out: their defaults differ from scheduler to scheduler."""
+    config = json.loads(file.read_text())
+    later = ("rescale_betas_zero_snr", "timestep_spacing")
+    _write(file, {name: value for name, value in config.items() if name not in later})
 
 
 def _write(path: Path, content: dict) -> None:
