@@ -54,9 +54,8 @@ def random_network(
     from accelerate import init_empty_weights
 
     bare = device.type == "meta"
-    with init_empty_weights(
-        include_buffers=bare
-    ):  # buffers are computed from the config, not drawn
+    # buffers are computed from the configuration, not drawn
+    with init_empty_weights(include_buffers=bare):
         model = network_class(name).from_config(dict(config))
     if not bare:
         rng = torch.Generator().manual_seed(seed)
