@@ -99,7 +99,7 @@ def sample(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, help="videos at once")
     parser.add_argument("--noise-prior", metavar="FILE", help="a video to begin with the noise of")
     parser.add_argument(
-        "--noise-share", type=float, metavar="SHARE", help="of that noise, 0 to 1; 0 is none"
+        "--noise-share", type=float, metavar="SHARE", help="of that noise, 0 to 1; 0 is none, default 0.5"
     )
     parser.add_argument(
         "--set",
