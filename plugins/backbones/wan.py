@@ -107,7 +107,7 @@ class Wan:
         return too_long(tokenizer, list(map(_umt5.cleaned, prompts)), _umt5.LENGTH)
 
     def denoiser_identity(self) -> str:
-        return f"{self._identity('transformer', 'scheduler')} {self.shift}"
+        return self._identity("transformer", "scheduler")
 
     def text_identity(self) -> str:
         return f"{self._identity('text_encoder', 'tokenizer')} {_umt5.cleaning()}"
