@@ -14,7 +14,7 @@ from transformers import T5Config, T5EncoderModel
 
 from .tokenizers import build_t5_tokenizer
 
-LENGTH = 26  # tokens
+LENGTH = 48  # tokens
 TRANSFORMER = {
     "num_attention_heads": 2,
     "attention_head_dim": 16,

@@ -256,7 +256,7 @@ def test_learned_positions_are_of_one_size(tmp_path):
 def test_prompts_with_too_many_tokens_are_told(folder):
     long = " ".join(["red"] * 40)
     assert CogVideoX(str(folder("5b"))).prompt_problems(["a red ball", long]) == [
-        f"'{long[:60]}...' has 121 tokens; this checkpoint reads 26"
+        f"'{long[:60]}...' has 121 tokens; this checkpoint reads 48"
     ]
 
 
