@@ -20,7 +20,7 @@ def check(recipe: Recipe) -> None:
     checks = (_data, _masks, _sampling, _metrics, _prompts, _engine, _model)
     problems = [problem for part in checks for problem in _caught(part, recipe)]
     if problems:
-        raise JtError(problems)
+        raise JtError(dict.fromkeys(problems))  # what several checks meet is told once
 
 
 def _caught(part, recipe: Recipe) -> Problems:
