@@ -1,0 +1,60 @@
+"""Shipped recipes made so small that they run in seconds, on tiny checkpoints and drawn data."""
+
+import json
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from checkpoints.cogvideox import build
+from checkpoints.unet import build_zeroscope
+from checkpoints.wan import build_wan
+
+BUILDERS: Mapping[str, Callable[[Path], Path]] = {  # by the published weights that they stand for
+    "THUDM/CogVideoX-2b": partial(build, flavour="2b"),
+    "THUDM/CogVideoX-5b": partial(build, flavour="5b"),
+    "cerspense/zeroscope_v2_576w": build_zeroscope,
+    "damo-vilab/text-to-video-ms-1.7b": build_zeroscope,
+    "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": build_wan,
+}
+SIDE, FRAMES = 32, {"zeroscope": 4, "modelscope": 4}  # else 9
+
+
+def settings(recipe: Path, folder: Path) -> list[str]:
+    """`--set` values with which a recipe of real weights runs on a tiny checkpoint, built in
+    `folder`, and on the task in `folder`/task, which `jt-pocket draw` drew."""
+    table = whole(recipe)
+    backbone, size = table["backbone"], [SIDE, SIDE]
+    frames = FRAMES.get(backbone["kind"], 9)
+    checkpoint = folder / backbone["weights"].replace("/", "--")
+    if not checkpoint.exists():
+        BUILDERS[backbone["weights"]](checkpoint)
+    values: dict[str, Any] = {"backbone.weights": str(checkpoint), "engine.device": "cpu"}
+    for name, data in table["data"].items():
+        kind = "motion" if data.get("frames", 1) > 1 else "subject"
+        values |= {f"data.{name}.source": str(folder / "task" / kind), f"data.{name}.size": size}
+        if kind == "motion":
+            values[f"data.{name}.frames"] = frames
+    values |= {f"adapter.{name}.rank": 2 for name in table["adapter"]}
+    values |= {f"stage.{name}.steps": 2 for name in table["stage"]}
+    sampled = {"frames": frames, "size": size, "steps": 2, "prompts": ["a cat"]}
+    values |= {f"sample.{key}": value for key, value in sampled.items()}
+    return [f"{key}={json.dumps(value)}" for key, value in values.items()]
+
+
+def whole(recipe: Path) -> dict[str, Any]:
+    """The table of a recipe laid over those of its bases."""
+    table = tomllib.loads(recipe.read_text())
+    base = table.pop("base", None)
+    return _laid_over(whole(recipe.parent / base), table) if base else table
+
+
+def _laid_over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    return below | dict(_merged(below, above))
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(below.get(key), dict)
+        yield key, _laid_over(below[key], value) if both else value

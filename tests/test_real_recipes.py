@@ -1,0 +1,77 @@
+"""Recipes of real backbones, run on tiny checkpoints in the layout that the hub has."""
+
+from pathlib import Path
+
+import pytest
+from checkpoints.shrinking import settings, whole
+
+from jtcore import cli
+from jtcore.plugins import load_plugins
+from jtcore.recipe import build_recipe, recipe_table
+from jtplugins.pocket.draw import draw
+
+RECIPES = [
+    path
+    for path in sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
+    if whole(path)["backbone"]["kind"] != "pocket"
+]
+every_recipe = pytest.mark.parametrize("recipe", RECIPES, ids=[path.stem for path in RECIPES])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Where checkpoints are built, with a drawn task."""
+    made = tmp_path_factory.mktemp("real")
+    draw(made / "task", "wug", "eightwise", pictures=2, videos=2)
+    for clip in (made / "task/motion").glob("*.txt"):
+        clip.write_text("a cat plays")  # words of the tiny tokenizers
+    return made
+
+
+def test_there_are_recipes_of_both_methods_for_every_real_backbone():
+    names = {path.stem for path in RECIPES}
+    backbones = ("zeroscope", "modelscope", "cogvideox2b", "cogvideox5b", "wan1.3b")
+    assert names == {f"{method}_{one}" for method in ("jointtuner", "lora") for one in backbones}
+
+
+@pytest.mark.slow  # `make smoke` runs them too, as processes
+@every_recipe
+def test_a_recipe_is_checked_trained_and_sampled_on_a_tiny_checkpoint(
+    recipe, folder, tmp_path, capsys
+):
+    changes = [part for each in settings(recipe, folder) for part in ("--set", each)]
+    assert cli.run([str(recipe), "--check", *changes]) == 0, capsys.readouterr().err
+    run = tmp_path / "run"
+    assert cli.run([str(recipe), "--quiet", "--out", str(run), *changes]) == 0, (
+        capsys.readouterr().err
+    )
+    assert len(list((run / "adapters").glob("*.safetensors"))) == 1
+    for model in ("base", "adapted"):
+        assert len(list((run / "samples" / model).glob("*.mp4"))) == 1
+    again = ["--prompt", "a cat", "--out", str(tmp_path / "again"), "--quiet"]
+    assert cli.sample([str(run), *again]) == 0, capsys.readouterr().err
+    assert len(list((tmp_path / "again").rglob("*.mp4"))) == 1
+
+
+@every_recipe
+def test_a_header_tells_paper_needs_and_cost(recipe):
+    header = recipe.read_text().split("\n\n")[0]
+    for said in ("https://arxiv.org/abs/", "# Needs", "ost"):
+        assert said in header
+
+
+def test_lora_is_jointtuner_but_for_its_adapter_and_loss():
+    plugins = load_plugins()
+    for recipe in RECIPES:
+        if not recipe.stem.startswith("lora_"):
+            continue
+        other = recipe.with_stem(recipe.stem.replace("lora", "jointtuner"))
+        lora, joint = (
+            recipe_table(build_recipe(whole(path), plugins)) for path in (recipe, other)
+        )
+        differing = {key for key in lora if lora[key] != joint.get(key)}
+        assert differing == {"title", "adapter", "stage"}
+        assert lora["adapter"]["joint"]["rank"] == joint["adapter"]["joint"]["rank"]
+        loss = lora["stage"]["joint"]["branch"]["motion"].pop("losses")
+        joint["stage"]["joint"]["branch"]["motion"].pop("losses")
+        assert lora["stage"] == joint["stage"] and loss["motion"]["kind"] == "diffusion"
