@@ -75,8 +75,11 @@ def invert(clean: Tensor, prior: NoisePrior, model: Model) -> Tensor:
 
 
 def mix(inverted: Tensor, fresh: Tensor, share: float) -> Tensor:  # all (..., C, F, H, W)
-    """Noise of which `share`, in [0, 1], of the variance is inverted."""
-    return share**0.5 * inverted + (1 - share) ** 0.5 * fresh
+    """Noise of which `share`, in [0, 1], of the variance is inverted. Frames of `fresh` that a
+    backbone put before the first stay as they are."""
+    before = fresh.shape[-3] - inverted.shape[-3]
+    mixed = share**0.5 * inverted + (1 - share) ** 0.5 * fresh[..., before:, :, :]
+    return torch.cat([fresh[..., :before, :, :], mixed], -3)
 
 
 def _moved(latents: Tensor, noise: Tensor, level: Levels, to: Levels) -> Tensor:

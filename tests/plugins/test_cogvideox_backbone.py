@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 from jtcore import JtError
 from jtcore.adapter import switched_on
 from jtcore.engine import Engine
+from jtcore.inversion import mix
 from jtcore.model import Model, attach_adapters
 from jtcore.recipe import EngineSettings, Sampling
 from jtcore.sample import Request, denoise
@@ -208,6 +209,15 @@ def test_what_1_5_is_asked_of_single_frames_is_answered_for_them_alone(folder):
     with torch.no_grad():
         whole = backbone.predict(torch.cat([latents[:, :, :1], latents], 2), times, text)
         assert torch.equal(backbone.predict(latents, times, text), whole[:, :, 1:])
+
+
+def test_a_noise_prior_is_mixed_into_the_frames_of_1_5_that_are_shown(folder):
+    backbone = CogVideoX(str(folder("1.5"))).load(CPU, torch.float32)
+    fresh = backbone.sampler(2).start((1, 4, 3, 4, 6), seeded())
+    inverted = draw(4, 3, 4, 6)
+    mixed = mix(inverted, fresh, 0.36)
+    assert torch.equal(mixed[:, :, :1], fresh[:, :, :1])
+    torch.testing.assert_close(mixed[0, :, 1:], 0.6 * inverted + 0.8 * fresh[0, :, 1:])
 
 
 def test_a_network_with_an_ofs_embedding_is_given_what_its_pipeline_gives_it(tmp_path):
