@@ -41,7 +41,8 @@ class Part:
 
 @frozen(eq=False)
 class Noised:
-    """Latents at some noise level, and what the network was trained to answer there."""
+    """Latents at some noise level, and what the network was trained to answer there. A backbone
+    may put frames before the first, where it cannot do with their number."""
 
     latents: Tensor  # (B, C, F, H, W), x_t
     times: Tensor  # (B,), the schedule's own unit
@@ -97,7 +98,8 @@ class Sampler(Protocol):
 
     def start(self, shape: Sequence[int], rng: Generator) -> Tensor:
         """Latents of the first step, on the CPU: of `shape` (B, C, F, H, W), drawn as diffusers'
-        own pipeline draws them, so that a seed means the same noise there."""
+        own pipeline draws them, so that a seed means the same noise there. Of frames that it puts
+        before the first, `decode` makes no pixels."""
 
     def step(self, prediction: Tensor, index: int, latents: Tensor, rng: Generator) -> Tensor: ...
 
