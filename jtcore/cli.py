@@ -99,7 +99,10 @@ def sample(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, help="videos at once")
     parser.add_argument("--noise-prior", metavar="FILE", help="a video to begin with the noise of")
     parser.add_argument(
-        "--noise-share", type=float, metavar="SHARE", help="of that noise, 0 to 1; 0 is none, default 0.5"
+        "--noise-share",
+        type=float,
+        metavar="SHARE",
+        help="of that noise, 0 to 1; 0 is none, default 0.5",
     )
     parser.add_argument(
         "--set",
@@ -126,7 +129,9 @@ def convert(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("source", type=Path, help="an adapter file, of jtcore or of another tool")
     way = parser.add_mutually_exclusive_group(required=True)
     way.add_argument("--to", metavar="FORMAT", help="such as diffusers or kohya; see jt-plugins")
-    way.add_argument("--from", metavar="FORMAT", help="what the file is, such as jointtuner")
+    way.add_argument(
+        "--from", dest="origin", metavar="FORMAT", help="what the file is, such as jointtuner"
+    )
     parser.add_argument("--backbone", metavar="KIND", help="what the adapter is of, with --from")
     parser.add_argument("--out", type=Path, required=True, metavar="NAME.safetensors")
     parser.add_argument(
