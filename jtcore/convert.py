@@ -1,9 +1,10 @@
 """What `jt-convert` does: adapters into the layouts of other tools, and out of them."""
 
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from re import fullmatch
+from typing import Any, TypeVar
 
 import torch
 from attrs import frozen
@@ -32,6 +33,7 @@ from jtcore.types import Backbone
 META = torch.device("meta")
 CLOSE = 1e-4  # of what a layer adds, relative: two orders of float32 arithmetic
 SUFFIX = ".safetensors"
+T = TypeVar("T")
 
 
 @frozen
@@ -46,13 +48,12 @@ class Conversion:
 def convert(given: Namespace) -> None:
     """Write what the command line asks for. Raises JtError, and then there is no file."""
     _check_names(given.source, given.out)
-    folders = [*plugin_folders_of(given.source), *given.plugin_folder]
-    told = (_into if given.to else _out_of)(given, load_plugins(folders))
-    speaker(given.quiet)(told)
+    speaker(given.quiet)(_into(given) if given.to else _out_of(given))
 
 
-def _into(given: Namespace, plugins: Plugins) -> str:
+def _into(given: Namespace) -> str:
     """Write an adapter of ours in another layout, and read it again."""
+    plugins = load_plugins([*plugin_folders_of(given.source), *given.plugin_folder])
     artifact = read_adapter(given.source, plugins)
     conversion = _conversion(given, given.to, ("write", "load"), artifact.backbone, plugins)
     layout, ours = conversion.format.spec, _shell(conversion.backbone)
@@ -66,19 +67,20 @@ def _into(given: Namespace, plugins: Plugins) -> str:
     return f"{given.out}: LoRA of {len(updates)} layers, read again by {reader}"
 
 
-def _out_of(given: Namespace, plugins: Plugins) -> str:
+def _out_of(given: Namespace) -> str:
     """Write what is in another layout as an adapter of ours."""
+    plugins = load_plugins(given.plugin_folder)
     table = {"kind": given.backbone}
-    conversion = _conversion(given, getattr(given, "from"), ("read",), table, plugins)
+    conversion = _conversion(given, given.origin, ("read",), table, plugins)
     backbone = conversion.backbone.spec.load(META, torch.float32)
-    imported = conversion.format.spec.read(given.source, backbone)
+    imported = _prefixed(given.source, conversion.format.spec.read, given.source, backbone)
     name = given.out.name.removesuffix(SUFFIX)
     chosen = structure_component("adapters", imported.adapter, plugins)
     adapter = attach_adapters({name: chosen}, backbone, seed=0)[name].to_empty(device="cpu")
     adapter.load_state_dict(dict(imported.tensors))
     recipe = Recipe(conversion.backbone, adapter={name: chosen}, engine=conversion.engine)
     save_adapter(given.out, name, recipe, adapter)
-    return f"{given.out}: {chosen.kind} of {sum(1 for _ in adapter.parameters())} tensors"
+    return f"{given.out}: adapter {name!r}, a {chosen.kind} of {len(imported.tensors)} tensors"
 
 
 def _check_names(source: Path, out: Path) -> None:
@@ -133,7 +135,7 @@ def _attached(artifact: Artifact, backbone: Backbone) -> Adapter:
 
 
 def _updates(artifact: Artifact, adapter: Adapter) -> Mapping[str, tuple[Tensor, Tensor]]:
-    """Raises JtError where the adapter is no plain LoRA, or one that changes nothing."""
+    """Raises JtError where the adapter is no plain LoRA, or one that nobody can want."""
     try:
         found = adapter.low_rank()
     except JtError as error:
@@ -145,6 +147,8 @@ def _updates(artifact: Artifact, adapter: Adapter) -> Mapping[str, tuple[Tensor,
         name: tuple(matrix.detach().clone().contiguous() for matrix in pair)
         for name, pair in found.items()
     }
+    if not all(matrix.isfinite().all() for pair in updates.values() for matrix in pair):
+        raise JtError(f"{artifact.path}: has numbers that are not finite")
     if not any(down.any() and up.any() for down, up in updates.values()):
         raise JtError(f"{artifact.path}: changes nothing, its updates are zero; was it trained?")
     return updates
@@ -169,7 +173,7 @@ def _compare(path: Path, ours: nn.Module, theirs: nn.Module, adapter: Adapter) -
         )
 
 
-def _prefixed(path: Path, work, *values):
+def _prefixed(path: Path, work: Callable[..., T], *values: Any) -> T:
     """What `work` returns; what it raises names the file."""
     try:
         return work(*values)

@@ -189,7 +189,7 @@ class Imported:
 
 class Format(Protocol):
     """Options of a layout of adapter files that other tools have. It has `write` and `load`, or
-    `read`, or all three."""
+    `read`, or all three. What they raise need not name the file."""
 
     def write(
         self, updates: Mapping[str, tuple[Tensor, Tensor]], denoiser: nn.Module, path: Path

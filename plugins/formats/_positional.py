@@ -29,23 +29,23 @@ class Positional:
         """The linears in the order of the list: one class of blocks after another."""
         return [name for cls in self.sites for name in _linears(denoiser, cls, self.sites[cls])]
 
-    def read(self, path: Path, held: Sequence[Tensor], backbone: Backbone) -> Imported:
+    def read(self, held: Sequence[Tensor], backbone: Backbone) -> Imported:
         """The adapter that `held` is. Raises JtError with what does not fit."""
         names = self.names(backbone.denoiser)
         slots = [(name, part) for name in names for part in self.parts]
         if len(held) != len(slots):
             raise JtError(
-                f"{path}: has {len(held)} tensors, but {type(backbone.denoiser).__name__} takes"
+                f"has {len(held)} tensors, but {type(backbone.denoiser).__name__} takes"
                 f" {len(slots)}, {len(self.parts)} for each of {len(names)} linear layers; is it of"
                 " another backbone or size?"
             )
         tensors = dict(zip(slots, held, strict=True))
         rank = len(tensors[names[0], "down"])
-        if problems := list(_problems(path, tensors, rank, backbone.denoiser)):
+        if problems := list(_problems(tensors, rank, backbone.denoiser)):
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             raise JtError(problems[0] + more)
         if backbone.targets(self.role).keys() != set(names):
-            raise JtError(f"{path}: the backbone's role {self.role!r} has other layers")
+            raise JtError(f"the backbone's role {self.role!r} has other layers")
         return Imported(
             {**self.adapter, "targets": self.role, "rank": rank},
             {f"{name}.{part}.weight": tensor for (name, part), tensor in tensors.items()},
@@ -60,15 +60,15 @@ def read_list(path: Path) -> list[Tensor]:
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise JtError(f"{path}: there is no such file") from error
+        raise JtError("there is no such file") from error
     except (UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         told = str(error).strip().splitlines() or [type(error).__name__]
-        raise JtError(f"{path}: cannot be read as a list of tensors alone: {told[0]}") from error
+        raise JtError(f"cannot be read as a list of tensors alone: {told[0]}") from error
     if not isinstance(held, list) or not held:
-        raise JtError(f"{path}: expected a list of tensors, found {type(held).__name__}")
+        raise JtError(f"expected a list of tensors, found {type(held).__name__}")
     for index, item in enumerate(held):
         if not (isinstance(item, Tensor) and item.ndim == 2 and item.is_floating_point()):
-            raise JtError(f"{path}: item {index} of its list is {_shown(item)}, not a matrix")
+            raise JtError(f"item {index} of its list is {_shown(item)}, not a matrix")
     return [item.detach().float() for item in held]
 
 
@@ -82,7 +82,7 @@ def _linears(denoiser: nn.Module, cls: str, words: tuple[str, ...]) -> Iterator[
 
 
 def _problems(
-    path: Path, tensors: Mapping[tuple[str, str], Tensor], rank: int, denoiser: nn.Module
+    tensors: Mapping[tuple[str, str], Tensor], rank: int, denoiser: nn.Module
 ) -> Iterator[str]:
     for index, ((name, part), tensor) in enumerate(tensors.items()):
         linear = denoiser.get_submodule(name)
@@ -93,7 +93,7 @@ def _problems(
         }
         if tuple(tensor.shape) != wanted[part]:
             yield (
-                f"{path}: tensor {index} has the shape {tuple(tensor.shape)}, but {part!r} of"
+                f"tensor {index} has the shape {tuple(tensor.shape)}, but {part!r} of"
                 f" {name} at rank {rank} has {wanted[part]}; is it of another backbone or size?"
             )
 

@@ -33,15 +33,15 @@ def load_into_pipeline(path: Path, denoiser: nn.Module) -> str:
     return f"{cls.__name__}.load_lora_weights"
 
 
-def expect_layers(names: Collection[str], denoiser: nn.Module, path: Path) -> None:
+def expect_layers(names: Collection[str], denoiser: nn.Module) -> None:
     """Raises JtError unless these linears and no others have got a LoRA."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     found = {name for name, one in denoiser.named_modules() if isinstance(one, BaseTunerLayer)}
     if odd := sorted(found.symmetric_difference(names)):
         raise JtError(
-            f"{path}: {len(odd)} layers are not where they should be when diffusers reads it, the"
-            f" first {odd[0]!r}"
+            f"{len(odd)} layers are not where they should be when diffusers reads it, the first"
+            f" {odd[0]!r}"
         )
 
 

@@ -58,7 +58,7 @@ class DiffusersLoRA:
         start = len(f"{_place(denoiser)}.")
         with safe_open(path, "pt") as file:
             names = {name[start:].rpartition(".lora_")[0] for name in file.keys()}  # noqa: SIM118 - not a dict
-        expect_layers(names, denoiser, path)
+        expect_layers(names, denoiser)
         return reader
 
 

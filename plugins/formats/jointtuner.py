@@ -33,10 +33,10 @@ class JointTuner:
     def read(self, path: Path, backbone: Backbone) -> Imported:
         if not LAYOUT.names(backbone.denoiser):
             raise JtError(
-                f"{path}: JointTuner was released for CogVideoX, ZeroScope and ModelScope, and"
+                "JointTuner was released for CogVideoX, ZeroScope and ModelScope, and"
                 f" {type(backbone.denoiser).__name__} has none of their blocks"
             )
-        return LAYOUT.read(path, read_list(path), backbone)
+        return LAYOUT.read(read_list(path), backbone)
 
 
 @hookimpl

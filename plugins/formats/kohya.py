@@ -60,7 +60,7 @@ class Kohya:
         parsed = parse(path, denoiser)
         if _is_wan(denoiser) and parsed.keys() == _keys(denoiser).keys():
             reader = load_into_pipeline(path, denoiser)
-            expect_layers(parsed, denoiser, path)
+            expect_layers(parsed, denoiser)
             return reader
         for name, (down, up) in parsed.items():
             denoiser.get_submodule(name).register_forward_hook(partial(_add, down, up))
@@ -77,9 +77,7 @@ def parse(path: Path, denoiser: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
             down, up, alpha = (tensors.pop(key + part) for part in (DOWN, UP, ALPHA))
             found[name] = (down, up * (alpha.item() / len(down)))
     if tensors:
-        raise JtError(
-            f"{path}: {len(tensors)} tensors belong to no module, the first {min(tensors)!r}"
-        )
+        raise JtError(f"{len(tensors)} tensors belong to no module, the first {min(tensors)!r}")
     return found
 
 

@@ -35,27 +35,27 @@ class MotionDirector:
         spatial, temporal = (len(one.names(backbone.denoiser)) for one in (SPATIAL, TEMPORAL))
         if not spatial or not temporal:
             raise JtError(
-                f"{path}: MotionDirector was released for ZeroScope and ModelScope, and"
+                f"MotionDirector was released for ZeroScope and ModelScope, and"
                 f" {type(backbone.denoiser).__name__} has none of their blocks"
             )
         held = read_list(path)
         if len(held) == 2 * temporal:
-            return TEMPORAL.read(path, held, backbone)
+            return TEMPORAL.read(held, backbone)
         if len(held) % (2 * spatial):
             raise JtError(
-                f"{path}: has {len(held)} tensors; of {type(backbone.denoiser).__name__} a temporal"
+                f"has {len(held)} tensors; of {type(backbone.denoiser).__name__} a temporal"
                 f" file has {2 * temporal}, and a spatial one {2 * spatial} for each video; is it"
                 " of another backbone or size?"
             )
-        return SPATIAL.read(path, self._of_one_video(path, held, spatial), backbone)
+        return SPATIAL.read(self._of_one_video(held, spatial), backbone)
 
-    def _of_one_video(self, path: Path, held: Sequence[Tensor], layers: int) -> Sequence[Tensor]:
+    def _of_one_video(self, held: Sequence[Tensor], layers: int) -> Sequence[Tensor]:
         """Those of `video`: the list has, of each layer, the pairs of all videos."""
         videos = len(held) // (2 * layers)
         video = 0 if videos == 1 and self.video is None else self.video
         if video is None or video >= videos:
             raise JtError(
-                f"{path}: has spatial LoRAs of {videos} videos;"
+                f"has spatial LoRAs of {videos} videos;"
                 f" take one with --set format.video=N, N from 0 to {videos - 1}"
             )
         return [one for at in range(2 * video, len(held), 2 * videos) for one in held[at : at + 2]]
