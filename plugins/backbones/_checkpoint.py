@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -199,6 +200,13 @@ def load_network(
         more = f" and {len(lacking) - 1} more tensors" if len(lacking) > 1 else ""
         raise checkpoint.problem(part, f"has no weights for {lacking[0]}{more}")
     return freeze(model, device)
+
+
+def with_defaults(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration of the class `name`, with what files older than an option do not say."""
+    options = signature(network_class(name)).parameters.values()
+    known = {each.name: each.default for each in options if each.default is not each.empty}
+    return known | dict(config)
 
 
 def bare_network(name: str, config: Mapping[str, Any], device: torch.device) -> nn.Module:

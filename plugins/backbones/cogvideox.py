@@ -12,8 +12,8 @@ from attrs.validators import ge, in_, optional
 
 from jtcore import JtError, hookimpl
 
-from . import _cogvideox, _t5, _vae
-from ._checkpoint import Checkpoint, load_network
+from . import _cogvideox, _random, _t5, _vae
+from ._checkpoint import Checkpoint, load_network, with_defaults
 from ._cogvideox import CogVideoXBackbone
 from ._cogvideox_configs import PUBLISHED
 from ._random import RandomText, of_files_alone, of_random_alone, random_network
@@ -141,8 +141,8 @@ class CogVideoX:
         if self.weights == "random":
             layers = {"num_layers": self.layers} if self.layers and part == "transformer" else {}
             return PUBLISHED[self.config or "5b"][part] | layers
-        self._checkpoint.expect(part, *CLASSES[part])
-        config = self._checkpoint.config(part)
+        name = self._checkpoint.expect(part, *CLASSES[part])
+        config = with_defaults(name, self._checkpoint.config(part))
         if part == "transformer" and _reads_more(config):
             raise JtError(
                 f"backbone.weights: {self.weights!r} is told more than text, such as a picture to"
@@ -162,11 +162,11 @@ class CogVideoX:
 
     def _identity(self, *parts: str) -> str:
         """Of the weights of `parts`, and of the code that reads them."""
-        code = [Path(__file__), *(Path(module.__file__) for module in (_cogvideox, _t5, _vae))]
-        read = digest({path.name: path for path in code})
+        code = [Path(module.__file__) for module in (_cogvideox, _random, _t5, _vae)]
+        read = digest({path.name: path for path in (Path(__file__), *code)})
         if self.weights == "random":
-            layers = self.layers if "transformer" in parts else None
-            return f"random {self.seed or 0} {self.config or '5b'} {layers} {read}"
+            drawn = {part: self._config(part) for part in parts if part in CLASSES}
+            return f"random {self.seed or 0} {drawn} {read}"
         return f"{self._checkpoint.identity(*parts)} {read}"
 
 
@@ -179,7 +179,7 @@ def _nearest_size(
     height: int, width: int, side: int, transformer: Mapping[str, Any]
 ) -> tuple[int, int, str]:
     """The rows and columns that fit, and what to tell of those that do."""
-    if transformer.get("use_learned_positional_embeddings"):
+    if transformer["use_learned_positional_embeddings"]:
         rows, columns = transformer["sample_height"], transformer["sample_width"]
         return rows * side, columns * side, "the one size of its learned positions"
     unit = side * transformer["patch_size"]

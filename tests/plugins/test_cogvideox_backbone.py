@@ -1,5 +1,6 @@
 """CogVideoX out of a checkpoint: what stock diffusers makes of it, and nothing else."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -250,6 +251,20 @@ def test_the_published_sizes_fit():
     assert CogVideoX("random", config="5b").latent_shape(49, 480, 720) == (16, 13, 60, 90)
     assert CogVideoX("random", config="2b").latent_shape(1, 480, 720) == (16, 1, 60, 90)
     assert CogVideoX("random", config="1.5-5b").latent_shape(81, 768, 1360) == (16, 21, 96, 170)
+
+
+def test_options_that_a_configuration_does_not_say_are_the_classes_own(tmp_path):
+    build(tmp_path, "2b")
+    whole = CogVideoX(str(tmp_path))
+    expected = whole.latent_shape(9, *SIZE), whole.precision_problem("bf16")
+    for part in ("transformer", "vae", "scheduler"):
+        file = next((tmp_path / part).glob("*config.json"))
+        config = json.loads(file.read_text())
+        optional = {"patch_size", "patch_size_t", "use_learned_positional_embeddings"}
+        optional |= {"use_rotary_positional_embeddings", "temporal_compression_ratio"}
+        file.write_text(json.dumps({key: config[key] for key in config if key not in optional}))
+    assert (whole.latent_shape(9, *SIZE), whole.precision_problem("bf16")) == expected
+    assert whole.load(CPU, torch.float32).denoiser.config.patch_size == 2
 
 
 def test_learned_positions_are_of_one_size(tmp_path):
