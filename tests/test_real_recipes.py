@@ -3,17 +3,18 @@
 from pathlib import Path
 
 import pytest
-from checkpoints.shrinking import settings, whole
+from checkpoints.shrinking import settings
 
 from jtcore import cli
 from jtcore.plugins import load_plugins
 from jtcore.recipe import build_recipe, recipe_table
+from jtcore.tables import read_table
 from jtplugins.pocket.draw import draw
 
 RECIPES = [
     path
     for path in sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
-    if whole(path)["backbone"]["kind"] != "pocket"
+    if read_table(path)["backbone"]["kind"] != "pocket"
 ]
 every_recipe = pytest.mark.parametrize("recipe", RECIPES, ids=[path.stem for path in RECIPES])
 
@@ -67,7 +68,7 @@ def test_lora_is_jointtuner_but_for_its_adapter_and_loss():
             continue
         other = recipe.with_stem(recipe.stem.replace("lora", "jointtuner"))
         lora, joint = (
-            recipe_table(build_recipe(whole(path), plugins)) for path in (recipe, other)
+            recipe_table(build_recipe(read_table(path), plugins)) for path in (recipe, other)
         )
         differing = {key for key in lora if lora[key] != joint.get(key)}
         assert differing == {"title", "adapter", "stage"}

@@ -1,8 +1,7 @@
 """Shipped recipes made so small that they run in seconds, on tiny checkpoints and drawn data."""
 
 import json
-import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from checkpoints.cogvideox import build
 from checkpoints.unet import build_zeroscope
 from checkpoints.wan import build_wan
+from jtcore.tables import read_table
 
 BUILDERS: Mapping[str, Callable[[Path], Path]] = {  # by the published weights that they stand for
     "THUDM/CogVideoX-2b": partial(build, flavour="2b"),
@@ -24,7 +24,7 @@ SIDE, FRAMES = 32, {"zeroscope": 4, "modelscope": 4}  # else 9
 def settings(recipe: Path, folder: Path) -> list[str]:
     """`--set` values with which a recipe of real weights runs on a tiny checkpoint, built in
     `folder`, and on the task in `folder`/task, which `jt-pocket draw` drew."""
-    table = whole(recipe)
+    table = read_table(recipe)
     backbone, size = table["backbone"], [SIDE, SIDE]
     frames = FRAMES.get(backbone["kind"], 9)
     checkpoint = folder / backbone["weights"].replace("/", "--")
@@ -41,20 +41,3 @@ def settings(recipe: Path, folder: Path) -> list[str]:
     sampled = {"frames": frames, "size": size, "steps": 2, "prompts": ["a cat"]}
     values |= {f"sample.{key}": value for key, value in sampled.items()}
     return [f"{key}={json.dumps(value)}" for key, value in values.items()]
-
-
-def whole(recipe: Path) -> dict[str, Any]:
-    """The table of a recipe laid over those of its bases."""
-    table = tomllib.loads(recipe.read_text())
-    base = table.pop("base", None)
-    return _laid_over(whole(recipe.parent / base), table) if base else table
-
-
-def _laid_over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    return below | dict(_merged(below, above))
-
-
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for key, value in above.items():
-        both = isinstance(value, dict) and isinstance(below.get(key), dict)
-        yield key, _laid_over(below[key], value) if both else value
