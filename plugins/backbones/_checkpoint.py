@@ -140,13 +140,18 @@ class Checkpoint:
             raise JtError(f"backbone.weights: {self.weights!r} {error}") from error
 
     def _source(self) -> Source:
-        path = Path(self.weights).expanduser()
-        if path.is_dir():
-            if self.revision:
-                raise ValueError("is a folder, which has no revisions; leave `revision` out")
-            return Folder(path)
-        if path.exists():
-            raise ValueError("is a file; expected a folder as diffusers saves a pipeline")
+        try:
+            path = Path(self.weights).expanduser()
+            if path.is_dir():
+                if self.revision:
+                    raise ValueError("is a folder, which has no revisions; leave `revision` out")
+                return Folder(path)
+            if path.exists():
+                raise ValueError("is a file; expected a folder as diffusers saves a pipeline")
+        except OSError as error:
+            raise ValueError(f"cannot be read: {error.strerror}") from error
+        except RuntimeError:  # nobody of that name has a home
+            pass
         if not HUB_ID.fullmatch(self.weights):
             raise ValueError('is no folder; expected one, or a hub id such as "owner/name"')
         return Repository(self.weights, self.revision)

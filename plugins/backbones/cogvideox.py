@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from jtcore.types import TextEncoder
 
+Size = tuple[int, int, int]  # frames, height and width
 Config = Literal["2b", "5b", "1.5-5b"]
 CLASSES = {  # that a part may be of
     "transformer": ("CogVideoXTransformer3DModel",),
@@ -56,16 +57,16 @@ class CogVideoX:
         """(C, F, H, W) of a clip in px. Raises ValueError, naming the nearest size that fits."""
         vae, transformer = self._config("vae"), self._config("transformer")
         side, every = 2 ** (len(vae["block_out_channels"]) - 1), vae["temporal_compression_ratio"]
-        rows, columns, told = _nearest_size(height, width, side, transformer)
-        if (rows, columns) != (height, width):
+        fits = _learned_size if transformer["use_learned_positional_embeddings"] else _nearest_size
+        told, fitting = fits((frames, height, width), side, 2 * every, transformer)
+        if fitting[1:] != (height, width):
+            nearest = f"{fitting[1]}x{fitting[2]}"
             raise ValueError(
-                f"CogVideoX takes {told}, found {height}x{width}; the nearest is {rows}x{columns}"
+                f"CogVideoX takes {told[1]}, found {height}x{width}; the nearest is {nearest}"
             )
-        group = 2 * every  # the VAE decodes latent frames in pairs, after the first
-        nearest = 1 + group * ((frames - 1 + group // 2) // group)
-        if frames != nearest:
+        if fitting[0] != frames:
             raise ValueError(
-                f"CogVideoX takes {group}N+1 frames, found {frames}; the nearest is {nearest}"
+                f"CogVideoX takes {told[0]}, found {frames}; the nearest is {fitting[0]}"
             )
         return vae["latent_channels"], 1 + (frames - 1) // every, height // side, width // side
 
@@ -176,15 +177,24 @@ def _reads_more(transformer: Mapping[str, Any]) -> bool:
 
 
 def _nearest_size(
-    height: int, width: int, side: int, transformer: Mapping[str, Any]
-) -> tuple[int, int, str]:
-    """The rows and columns that fit, and what to tell of those that do."""
-    if transformer["use_learned_positional_embeddings"]:
-        rows, columns = transformer["sample_height"], transformer["sample_width"]
-        return rows * side, columns * side, "the one size of its learned positions"
+    size: Size, side: int, group: int, transformer: Mapping[str, Any]
+) -> tuple[tuple[str, str], Size]:
+    """What frames and sides fit, and the nearest that do. The VAE encodes a `side` to one latent,
+    and decodes in groups of frames, after the first."""
     unit = side * transformer["patch_size"]
-    rows, columns = (unit * max(1, (px + unit // 2) // unit) for px in (height, width))
-    return rows, columns, f"multiples of {unit} px"
+    frames = 1 + group * ((size[0] - 1 + group // 2) // group)
+    rows, columns = (unit * max(1, (px + unit // 2) // unit) for px in size[1:])
+    return (f"{group}N+1 frames", f"multiples of {unit} px"), (frames, rows, columns)
+
+
+def _learned_size(
+    size: Size, side: int, group: int, transformer: Mapping[str, Any]
+) -> tuple[tuple[str, str], Size]:
+    """The same where positions are learned, which diffusers cannot do at any other size."""
+    frames, *sides = (transformer[f"sample_{name}"] for name in ("frames", "height", "width"))
+    rows, columns = (side * each for each in sides)
+    of_one = "of its learned positions"
+    return (f"the frames {of_one}", f"the one size {of_one}"), (frames, rows, columns)
 
 
 @hookimpl

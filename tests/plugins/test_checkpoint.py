@@ -188,6 +188,18 @@ def test_what_is_no_folder_is_told(tmp_path):
     )
 
 
+@pytest.mark.parametrize("weights", ["~nobody-of-that-name/x", "a\0b", "owner/", "../x/y"])
+def test_names_that_nothing_can_have_are_told(weights):
+    refuses(
+        lambda: load(weights),
+        f'{weights!r} is no folder; expected one, or a hub id such as "owner/name"',
+    )
+
+
+def test_a_name_that_the_system_refuses_is_told():
+    refuses(lambda: load("x" * 5000), f"{'x' * 5000!r} cannot be read: File name too long")
+
+
 def test_a_folder_has_no_revisions(pristine):
     refuses(
         lambda: load(pristine, revision="main"),

@@ -271,11 +271,17 @@ def test_learned_positions_are_of_one_size(tmp_path):
     rotary = {"use_rotary_positional_embeddings": True, "use_learned_positional_embeddings": True}
     spec = CogVideoX(str(build(tmp_path, "5b", **rotary)))
     assert spec.latent_shape(9, *SIZE) == (4, 3, 4, 6)
-    message = (
+    settings = Sampling((PROMPTS[0],), frames=9, size=SIZE, steps=2, guidance=1)
+    pipeline = CogVideoXPipeline.from_pretrained(tmp_path)
+    expected = run_stock(pipeline, settings, "ddim", output_type="latent").transpose(1, 2)
+    assert torch.equal(sample(tmp_path, settings), expected)
+    other = (
         "CogVideoX takes the one size of its learned positions, found 48x32; the nearest is 32x48"
     )
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        spec.latent_shape(9, 48, 32)
+    longer = "CogVideoX takes the frames of its learned positions, found 17; the nearest is 9"
+    for frames, size, message in ((9, (48, 32), other), (17, SIZE, longer)):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            spec.latent_shape(frames, *size)
 
 
 def test_prompts_with_too_many_tokens_are_told(folder):
