@@ -148,6 +148,9 @@ def _shape_problems(place: str, data: Data, spec: BackboneSpec) -> Iterator[str]
         except ValueError as error:
             yield f"{place}.{key}: {error}"
             return
+        except JtError as error:  # of the backbone, whose weights may not be there
+            yield from error.problems
+            return
 
 
 def _file_problems(place: str, path: Path, data: Data) -> Iterator[str]:

@@ -76,3 +76,15 @@ def test_lora_is_jointtuner_but_for_its_adapter_and_loss():
         loss = lora["stage"]["joint"]["branch"]["motion"].pop("losses")
         joint["stage"]["joint"]["branch"]["motion"].pop("losses")
         assert lora["stage"] == joint["stage"] and loss["motion"]["kind"] == "diffusion"
+
+
+def test_weights_and_data_that_are_not_there_are_told_at_once(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = next(path for path in RECIPES if path.stem == "jointtuner_cogvideox5b")
+    assert cli.run([str(recipe), "--check", "--set", "backbone.weights=nowhere"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "backbone.weights: 'nowhere' is no folder; expected one, or a hub id such as"
+        ' "owner/name"',
+        "data.subject.source: 'data/subject/bear_plushie' matches no picture or video",
+        "data.motion.source: 'data/motion_49f/person_playing_flute' matches no picture or video",
+    ]
