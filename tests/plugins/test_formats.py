@@ -50,7 +50,12 @@ class Stock:
         return {"kind": self.kind, "weights": str(self.folder)}
 
     def load(self) -> DiffusionPipeline:
-        return deepcopy(loaded(self.pipeline, self.folder))
+        """One with a denoiser of its own."""
+        parts = loaded(self.pipeline, self.folder).components
+        name = "unet" if "unet" in parts else "transformer"
+        pipe = self.pipeline(**{**parts, name: deepcopy(parts[name])})
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
 
     def sample(self, pipe: DiffusionPipeline) -> Tensor:
         rng = torch.Generator().manual_seed(3)
@@ -60,7 +65,6 @@ class Stock:
 @cache
 def loaded(pipeline: type, folder: Path) -> DiffusionPipeline:
     pipe = pipeline.from_pretrained(folder)
-    pipe.set_progress_bar_config(disable=True)
     denoiser(pipe).requires_grad_(False)  # some sum otherwise where weights require any
     return pipe
 
