@@ -53,7 +53,7 @@ def check_only(argument: str, settings: Sequence[str], folders: Sequence[str]) -
     recipes, plugins = checked(table)
     for broken in dict.fromkeys(b for each in plugins.values() for b in each.broken):
         print(f"broken plugin {broken.name}: {broken.error}")
-    what = "recipe" if None in recipes else f"{len(recipes)} variants"
+    what = "recipe" if None in recipes else f"{len(recipes)} variant{'s' * (len(recipes) > 1)}"
     what += f" with {len(table['seeds'])} seeds" if "seeds" in table else ""
     print(f"{argument}: {what} checked, no problem found")
 

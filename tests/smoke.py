@@ -1,5 +1,6 @@
 """Run every shipped recipe and ablation for two steps, as a user would: `make smoke`."""
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -11,7 +12,8 @@ COMMANDS = Path(sys.executable).parent
 
 
 def small(recipe: Path) -> list[str]:
-    """Settings that shrink whatever stages and seeds the recipe, its base and its variants have."""
+    """Settings that shrink whatever stages, seeds and prompts the recipe, its base and its variants
+    have."""
     table = tomllib.loads(recipe.read_text())
     below = small((recipe.parent / table["base"]).resolve()) if "base" in table else []
     tables = {"": table}
@@ -22,8 +24,18 @@ def small(recipe: Path) -> list[str]:
         for name, stage in each.get("stage", {}).items()
         if stage
     ]
+    prompts = [
+        f"{place}sample.prompts={json.dumps([first_line(each['sample']['prompts'])])}"
+        for place, each in tables.items()
+        if isinstance(each.get("sample", {}).get("prompts"), str)
+    ]
     seeds = ["seeds=[0]"] if "seeds" in table else []
-    return [*dict.fromkeys([*below, *seeds, *steps, "sample.steps=2", "sample.seeds=[0]"])]
+    settings = [*below, *seeds, *steps, *prompts, "sample.steps=2", "sample.seeds=[0]"]
+    return [*dict.fromkeys(settings)]
+
+
+def first_line(path: str) -> str:
+    return (ROOT / path).read_text().splitlines()[0]
 
 
 def main() -> int:

@@ -89,7 +89,7 @@ def _list(options: argparse.Namespace) -> int:
 def _draw(options: argparse.Namespace) -> int:
     from .held_out import SUBJECTS
     from .motions import HELD_OUT
-    from .tiers import TIERS
+    from .task import TIERS
 
     _check("subject", options.subject, SUBJECTS)
     _check("motion", options.motion, HELD_OUT)

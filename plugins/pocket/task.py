@@ -1,4 +1,4 @@
-"""The truth of a drawn customisation task: what its pictures and clips show."""
+"""The truth of a drawn customisation task: its tier, and what its pictures and clips show."""
 
 from __future__ import annotations
 
@@ -23,12 +23,33 @@ NAME = "sks"  # what captions call the subject
 
 
 @frozen
+class Tier:
+    """How many pictures and clips there are, and what is the same in all of them
+
+    What is the same is left unsaid by captions, as by those of real clips, and a background that
+    is the same has a pattern: so a method may take either for a part of subject or motion.
+    """
+
+    pictures: int = 9  # one at every place
+    clips: int = 4
+    one_performer: bool = False  # in all clips, before one background
+    one_ground: bool = False  # in all pictures
+
+
+TIERS = {
+    "easy": Tier(),
+    "leaky": Tier(one_performer=True),
+    "hard": Tier(clips=2, one_performer=True, one_ground=True),
+}
+
+
+@frozen
 class Task:
     """A subject and a motion to be learned, and the scenes that show them"""
 
     subject: str = field(validator=in_(SUBJECTS))
     motion: str = field(validator=in_(HELD_OUT))
-    tier: str  # of tiers.TIERS
+    tier: str = field(validator=in_(TIERS))
     seed: int = field(validator=ge(0))
     pictures: tuple[Scene, ...]
     clips: tuple[Scene, ...]

@@ -9,8 +9,8 @@ import numpy as np
 from .captions import caption, sentence
 from .motions import HELD_OUT
 from .sprites import GROUNDS, PATTERNS, Background
-from .task import NAME, Task
-from .tiers import TIERS, anchors
+from .task import NAME, TIERS, Task
+from .tiers import anchors
 from .world import Scene
 
 PROMPTS = 8

@@ -6,37 +6,16 @@ from collections.abc import Collection, Sequence
 from itertools import cycle
 
 import numpy as np
-from attrs import evolve, frozen
+from attrs import evolve
 
 from .creatures import Creature, draw_assembled, draw_colours
 from .held_out import is_held_out
 from .motions import ANCHORS
 from .sprites import GROUNDS, PATTERNS, Background, Sprite
-from .task import Task
+from .task import TIERS, Task
 from .world import Scene, draw_sprite
 
 Look = tuple[str, str]
-
-
-@frozen
-class Tier:
-    """How many pictures and clips there are, and what is the same in all of them
-
-    What is the same is left unsaid by captions, as by those of real clips, and a background that
-    is the same has a pattern: so a method may take either for a part of subject or motion.
-    """
-
-    pictures: int = 9  # one at every place
-    clips: int = 4
-    one_performer: bool = False  # in all clips, before one background
-    one_ground: bool = False  # in all pictures
-
-
-TIERS = {
-    "easy": Tier(),
-    "leaky": Tier(one_performer=True),
-    "hard": Tier(clips=2, one_performer=True, one_ground=True),
-}
 
 
 def draw_tasks(

@@ -12,9 +12,9 @@ from PIL import Image
 from jtplugins.pocket import cli
 from jtplugins.pocket.draw import draw
 from jtplugins.pocket.held_out import SUBJECTS
-from jtplugins.pocket.task import read_task
+from jtplugins.pocket.task import TIERS, read_task
 from jtplugins.pocket.task_captions import clip_caption, picture_caption, prompts
-from jtplugins.pocket.tiers import TIERS, draw_tasks
+from jtplugins.pocket.tiers import draw_tasks
 from jtplugins.pocket.world import render
 
 

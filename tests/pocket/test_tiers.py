@@ -9,10 +9,10 @@ from jtplugins.pocket.creatures import Creature
 from jtplugins.pocket.held_out import SUBJECTS, is_held_out
 from jtplugins.pocket.motions import ANCHORS, HELD_OUT
 from jtplugins.pocket.sprites import GROUNDS, PATTERNS, Background
-from jtplugins.pocket.task import read_task
+from jtplugins.pocket.task import TIERS, read_task
 from jtplugins.pocket.task_captions import clip_caption, picture_caption, prompts
 from jtplugins.pocket.text import LENGTH, build_tokenizer
-from jtplugins.pocket.tiers import TIERS, draw_tasks
+from jtplugins.pocket.tiers import draw_tasks
 
 SEEDS = range(12)
 LEAKY = ("leaky", "hard")
@@ -213,7 +213,15 @@ def test_what_is_no_task_is_told_with_the_command_that_draws_one(text, found, tm
 
 
 @pytest.mark.parametrize(
-    "change", [{"subject": "wgu"}, {"seed": -1}, {"new": 1}, {"clips": [3]}, {"pictures": [{}]}]
+    "change",
+    [
+        {"subject": "wgu"},
+        {"tier": "eazy"},
+        {"seed": -1},
+        {"new": 1},
+        {"clips": [3]},
+        {"pictures": [{}]},
+    ],
 )
 def test_a_task_of_another_world_is_told(change, tmp_path):
     draw_tasks("wug", "spirals")[0].write(tmp_path)
