@@ -116,8 +116,9 @@ def _jitter(path: np.ndarray) -> float:  # (F, 2) px -> px
 
 
 def _bar(topic: Topic, question: str, rates: Mapping[tuple[str, str], float]) -> float | None:
-    """`rates` are those so far, by topic and question."""
-    seen = rates.get((topic.seen, question)) if topic.seen else None
+    """`rates` are those so far, by topic and question; jitter is a distance, and no rate."""
+    rated = topic.seen and question != JITTER
+    seen = rates.get((topic.seen, question)) if rated else None
     return topic.bars.get(question) if seen is None else UNSEEN * seen
 
 

@@ -80,7 +80,7 @@ def _paths() -> dict[str, np.ndarray]:  # of (PERIOD, 2)
             np.interp(t, corners, c) for c in ((-1, -1, 1, 1, -1), (-1, 1, 1, -1, -1))
         ),
     }
-    # whole pixels, as places are
+    # whole pixels: off them, a creature's cells are not crisp
     return {
         name: (REACH * np.stack(yx, 1)).round().astype(np.float32) for name, yx in shape.items()
     }

@@ -14,9 +14,9 @@ class Plan:
 
     centred_steps: int = field(default=1500, validator=ge(0))  # all stands in the middle
     standing_steps: int = field(default=2300, validator=ge(0))  # till then, all stands somewhere
-    image_steps: int = field(default=2800, validator=ge(0))  # till then, clips have one frame
-    growing_steps: int = field(default=1200, validator=ge(0))  # while clips grow to full length
-    video_steps: int = field(default=5600, validator=ge(0))
+    image_steps: int = field(default=2900, validator=ge(0))  # till then, clips have one frame
+    growing_steps: int = field(default=1400, validator=ge(0))  # while clips grow to full length
+    video_steps: int = field(default=8000, validator=ge(0))
     image_batch: int = field(default=32, validator=gt(0))
     video_batch: int = field(default=16, validator=gt(0))  # shorter clips: more of them
     image_share: float = 0.2  # of the steps after the first phase
@@ -24,10 +24,11 @@ class Plan:
     lr: float = 3e-3  # of AdamW, for all else
     ema: float = 0.998
     warm_up: int = 50
-    decay: int = field(default=3000, validator=gt(0))  # the last steps, linearly to zero
-    offset: int = field(default=1, validator=ge(0))  # px off the anchors at last; 0 at first
+    decay: int = field(default=4000, validator=gt(0))  # the last steps, linearly to zero
+    offset: float = field(default=0.25, validator=ge(0))  # px off the anchors at first
+    wide_offset: float = field(default=0.75, validator=ge(0))  # px off the anchors at last
     unplaced: float = 0.35  # of the captions say no position at last
-    widening: int = field(default=3000, validator=gt(0))  # the last steps, places grow freer
+    widening: int = field(default=4000, validator=gt(0))  # the last steps, places grow freer
     codec_clips: int = field(default=1024, validator=gt(1))
 
     def __attrs_post_init__(self) -> None:

@@ -83,8 +83,8 @@ def draw_clips(
     noise = CaptionNoise(place=freedom * plan.unplaced)
     motion = "stays" if step < plan.standing_steps else None
     anchor = "mid" if step < plan.centred_steps else None
-    offsets = plan.offset * (rng.random(batch) < freedom)
-    scenes = [draw_scene(rng, offset, motion, anchor) for offset in offsets]
+    offset = plan.offset + freedom * (plan.wide_offset - plan.offset)
+    scenes = [draw_scene(rng, offset, motion, anchor) for _ in range(batch)]
     captions = [noisy_caption(scene, noise, rng) for scene in scenes]
     return torch.from_numpy(render(scenes, frames)), captions
 

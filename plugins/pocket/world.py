@@ -60,11 +60,15 @@ def coverage(
 
 
 def draw_scene(
-    rng: np.random.Generator, offset: int = 0, motion: str | None = None, anchor: str | None = None
+    rng: np.random.Generator,
+    offset: float = 0.0,
+    motion: str | None = None,
+    anchor: str | None = None,
 ) -> Scene:
     """Draw a scene of pretraining's distribution, its place within `offset` px of an anchor.
 
-    Places are whole pixels, as paths are: there, a creature's cells are crisp.
+    Places are no whole pixels: from sprites at all of them a network learns what a shift does, and
+    so an adapter that saw a subject at few places can draw it between them.
     """
     sprite = draw_sprite(rng)
     scene = Scene(
@@ -72,7 +76,7 @@ def draw_scene(
         motion=motion or pick(rng, PHRASES),
         anchor=anchor or pick(rng, ANCHORS),
         background=draw_background(rng),
-        offset=tuple(float(off) for off in rng.integers(-offset, offset + 1, 2)),
+        offset=tuple(float(off) for off in rng.uniform(-offset, offset, 2)),
     )
     assert_is_seen(scene.sprite, scene.motion)
     return scene

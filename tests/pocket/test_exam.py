@@ -132,6 +132,10 @@ def test_bars_are_what_a_base_was_asked_for(monkeypatch):
         assert bars["shapes", question] == RIGHT
         assert unseen == UNSEEN * found["shapes", question].generated.estimate
     assert bars["shapes that stay", JITTER] == STEADY
+    asked = {
+        topic for (topic, question), bar in bars.items() if question == JITTER and bar is not None
+    }
+    assert asked == {"shapes that stay"}  # elsewhere few videos stay, and it is no rate
     unsaid = {question: bar for (topic, question), bar in bars.items() if "unsaid" in topic}
     assert {question for question, bar in unsaid.items() if bar is not None} == {"shape"}
     assert unsaid["shape"] == UNSEEN
