@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from jtcore import JtError
 from jtcore.adapter import Adapter, switched_on
 from jtcore.plugins import load_plugins
 from jtplugins.adapters.glora import GLoRA
@@ -171,6 +172,23 @@ def test_autocast_to_bfloat16_rounds_and_no_more(spec, backbone, question):
         found = gradients(backbone, question, adapter)
     assert (rounded - exact).norm() < 0.03 * exact.norm()
     assert {grad.dtype for grad in found.values()} == {torch.float32}
+
+
+@every_adapter
+def test_an_adapter_is_the_plain_lora_that_it_says_or_says_that_it_is_none(spec, backbone):
+    adapter = train(attach(spec, backbone))
+    if isinstance(spec, GLoRA):
+        with pytest.raises(JtError, match=r"^it is a gated LoRA: "):
+            adapter.low_rank()
+        return
+    updates = adapter.low_rank()
+    assert updates.keys() == backbone.targets(spec.targets).keys()
+    for name, (down, up) in updates.items():
+        linear = backbone.denoiser.get_submodule(name)
+        x = torch.randn(1, 5, linear.in_features)
+        with switched_on({adapter: SCALE}, 1):
+            found = linear(x)
+        torch.testing.assert_close(found, linear(x) + SCALE * x @ down.T @ up.T)
 
 
 @every_adapter

@@ -28,8 +28,13 @@ from torch import Tensor, nn
 
 import jtcore
 from jtcore import cli
+from jtplugins.backbones.cogvideox import CogVideoX
+from jtplugins.backbones.zeroscope import ZeroScope
 from jtplugins.formats.diffusers_lora import DiffusersLoRA
+from jtplugins.formats.jointtuner import LAYOUT as JOINT
 from jtplugins.formats.kohya import Kohya
+from jtplugins.formats.motiondirector import SPATIAL as SPATIAL_FILE
+from jtplugins.formats.motiondirector import TEMPORAL as TEMPORAL_FILE
 
 FORMATS = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
 PLAIN = {"kind": "lora", "targets": "visual", "rank": 3, "alpha": 2.0}
@@ -512,6 +517,20 @@ def test_the_spatial_lora_of_one_video_is_taken_out_of_all(zeroscope, jt_convert
         assert torch.equal(ours.pop(f"{name}.up.weight"), each[video][at])
         assert torch.equal(ours.pop(f"{name}.down.weight"), each[video][at + 1])
     assert ours == {}
+
+
+@pytest.mark.parametrize(
+    ("backbone", "layers"),
+    [
+        (CogVideoX("random", config="2b"), {JOINT: 180, SPATIAL_FILE: 0, TEMPORAL_FILE: 0}),
+        (CogVideoX("random", config="5b"), {JOINT: 252, SPATIAL_FILE: 0, TEMPORAL_FILE: 0}),
+        (ZeroScope("random", width=32), {JOINT: 266, SPATIAL_FILE: 96, TEMPORAL_FILE: 170}),
+    ],
+    ids=["2b", "5b", "zeroscope"],
+)
+def test_networks_of_published_depth_have_as_many_layers_as_released_files(backbone, layers):
+    network = backbone.load(torch.device("meta"), torch.float32).denoiser
+    assert {layout: len(layout.names(network)) for layout in layers} == layers
 
 
 def test_an_imported_adapter_says_how_it_was_trained(cogvideox, jt_convert, tmp_path):
