@@ -39,7 +39,7 @@ def test_the_loss_on_what_was_held_out_falls_by_more_than_two_standard_errors(
     assert found["change"] + 2 * found["change_standard_error"] < 0, found
 
 
-@pytest.mark.parametrize("part", ["identity", "motion"])
+@pytest.mark.parametrize("part", ["success", "identity", "motion"])
 def test_the_customised_model_does_what_the_base_does_not(ablation, part):
     found = {"base": [], "adapted": []}
     for seed in SEEDS:
