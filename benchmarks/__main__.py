@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 
 import torch
 
-from benchmarks import gated_lora, start_up
+from benchmarks import gated_lora, loading, start_up
 
-BENCHMARKS = (gated_lora, start_up)
+BENCHMARKS = (gated_lora, loading, start_up)
 
 
 def main() -> None:

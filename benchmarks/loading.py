@@ -15,33 +15,36 @@ from benchmarks.compare import Row
 
 BLOCKS = 3
 LOADING = """
-import resource, sys, torch
+import pathlib, re, sys, torch
 from jtcore.plugins import load_plugins
 import diffusers.models.transformers.cogvideox_transformer_3d
 
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def told(key):  # of this process alone: what getrusage tells begins with its parent's
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(re.search(key + r":\\s*(\\d+) kB", status)[1]) * 1024
 
 spec = load_plugins().find("backbones", "cogvideox")(weights=sys.argv[1])
-before = peak()
-spec.load(torch.device("cpu"), torch.bfloat16)
-print(peak() - before)
+before = told("VmRSS")
+denoiser = spec.load(torch.device("cpu"), getattr(torch, sys.argv[2])).denoiser
+for weight in denoiser.parameters():
+    weight.sum()  # files are mapped: what nobody touches is not in memory
+print(told("VmHWM") - before)
 """
 
 
 def measure() -> Iterator[Row]:
-    """Bytes that loading adds to the peak of a process that has imported all it needs."""
+    """What loading adds, at its peak, to a process that has imported all it needs."""
     with TemporaryDirectory() as folder:
         size = build(Path(folder))
-        command = (sys.executable, "-c", LOADING, folder)
-        found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    added = int(found.split()[-1])
-    what = f"memory to load {BLOCKS} blocks of CogVideoX-5B, against their files"
-    yield Row(what, added / 2**20, size / 2**20, "MiB")
+        for dtype, what in (("bfloat16", "as stored"), ("float16", "in another type")):
+            command = (sys.executable, "-c", LOADING, folder, dtype)
+            found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            added = int(found.split()[-1]) / 2**20
+            yield Row(f"memory for {BLOCKS} blocks of CogVideoX-5B {what}", added, size, "MiB")
 
 
-def build(folder: Path) -> int:
-    """Write the transformer and scheduler of a checkpoint; the bytes of the weights."""
+def build(folder: Path) -> float:
+    """Write the transformer and scheduler of a checkpoint; MiB of the weights' files."""
     import torch
 
     from jtcore.plugins import load_plugins
@@ -57,4 +60,5 @@ def build(folder: Path) -> int:
     }
     index = {"_class_name": "CogVideoXPipeline"} | parts
     (folder / "model_index.json").write_text(json.dumps(index))
-    return sum(file.stat().st_size for file in (folder / "transformer").glob("*.safetensors"))
+    files = (folder / "transformer").glob("*.safetensors")
+    return sum(file.stat().st_size for file in files) / 2**20
