@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -171,25 +170,3 @@ def counted_rotary_embedding(
         return get_3d_rotary_pos_embed(
             width, None, grid, frames, grid_type="slice", max_size=grid, device=device
         )
-
-
-def load_denoiser(
-    folder: Path, device: torch.device, dtype: torch.dtype
-) -> CogVideoXTransformer3DModel:
-    """The frozen denoiser of a `folder` as diffusers saves it; on "meta" without its weights."""
-    from diffusers import CogVideoXTransformer3DModel
-
-    if device.type != "meta":
-        model = CogVideoXTransformer3DModel.from_pretrained(folder, torch_dtype=dtype)
-        return freeze(model, device, dtype)
-    config = CogVideoXTransformer3DModel.load_config(folder)
-    with device:
-        return freeze(CogVideoXTransformer3DModel.from_config(config), device, dtype)
-
-
-def freeze(
-    model: CogVideoXTransformer3DModel, device: torch.device, dtype: torch.dtype
-) -> CogVideoXTransformer3DModel:
-    # diffusers' own `to` would warn of modules to be kept in float32, of which this model has none
-    nn.Module.to(model, device, dtype)
-    return model.requires_grad_(False).eval()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,13 +10,14 @@ from typing import TYPE_CHECKING
 import torch
 from attrs import field, frozen
 from attrs.validators import ge
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from jtcore import JtError, hookimpl
 
 from ..pocket import codec, models, text, world
 from ..pocket.captions import vocabulary
-from ._cogvideox import CogVideoXBackbone, freeze, load_denoiser
+from ._checkpoint import Checkpoint, freeze, load_network
+from ._cogvideox import CogVideoXBackbone
 
 if TYPE_CHECKING:  # importing transformers costs seconds
     from transformers import PreTrainedTokenizerFast, T5EncoderModel
@@ -60,16 +60,11 @@ class Pocket:
         return self._identity("codec")
 
     def load_text_encoder(self, device: torch.device) -> PocketText:
-        from transformers import T5EncoderModel
-
         if self.weights == "random":
             parts = self._random()
             return PocketText(parts.tokenizer, parts.text_encoder.to(device))
-        tokenizer = self._tokenizer()
-        folder = self._folder("text_encoder")
-        with _no_progress_bar():
-            network = T5EncoderModel.from_pretrained(folder, dtype=torch.float32)
-        return PocketText(tokenizer, network.to(device).eval())
+        network = self._network("T5EncoderModel", "text_encoder", device, torch.float32)
+        return PocketText(self._tokenizer(), network)
 
     def load_codec(self, device: torch.device) -> PocketCodec:
         if self.weights == "random":
@@ -83,7 +78,7 @@ class Pocket:
             parts = self._random()
             return CogVideoXBackbone(freeze(parts.transformer, device, dtype), parts.scheduler)
         return CogVideoXBackbone(
-            load_denoiser(self._folder("transformer"), device, dtype),
+            self._network("CogVideoXTransformer3DModel", "transformer", device, dtype),
             CogVideoXDDIMScheduler.from_pretrained(self._folder("scheduler")),
         )
 
@@ -97,6 +92,10 @@ class Pocket:
     def _random(self) -> models.Pocket:
         with torch.random.fork_rng(devices=[]):
             return models.build(self.seed)
+
+    def _network(self, name: str, part: str, device: torch.device, dtype: torch.dtype) -> nn.Module:
+        checkpoint = Checkpoint(str(self._folder(part).parent))
+        return load_network(name, checkpoint, part, device, dtype)
 
     def _folder(self, part: str) -> Path:
         """Where a component is on disk. Raises JtError where it is not."""
@@ -167,20 +166,6 @@ class PocketCodec:
     def decode(self, latents: Tensor) -> Tensor:
         """(B, C, F, H, W) -> (B, 3, frames, height, width) in [-1, 1]."""
         return self.patches.decode(latents).clamp(-1, 1)
-
-
-@contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """Keep transformers from drawing one for 70 kB."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 @hookimpl
