@@ -20,13 +20,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """`jt-run`: train, sample and evaluate what a recipe says."""
     parser = _parser("jt-run", "Train, sample and evaluate what a recipe says.")
     parser.add_argument("recipe", nargs="?", help="a recipe or ablation: its path or shipped name")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="PATH=VALUE",
-        help="change the recipe, such as stage.joint.steps=50; may be repeated",
-    )
+    _add_set(parser, "change the recipe, such as stage.joint.steps=50; may be repeated")
     parser.add_argument("--check", action="store_true", help="check everything, train nothing")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: runs/RECIPE-NNN")
     parser.add_argument("--resume", type=Path, metavar="RUN_DIR", help="continue a run or ablation")
@@ -104,13 +98,7 @@ def sample(arguments: Sequence[str] | None = None) -> int:
         metavar="SHARE",
         help="of that noise, 0 to 1; 0 is none, default 0.5",
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="PATH=VALUE",
-        help="change the backbone or engine, such as backbone.weights=/models/cogvideox",
-    )
+    _add_set(parser, "change the backbone or engine, such as backbone.weights=/models/cogvideox")
     _add_plugin_folder(parser)
     _add_quiet(parser)
     given = parser.parse_args(arguments)
@@ -134,12 +122,8 @@ def convert(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--backbone", metavar="KIND", help="what the adapter is of, with --from")
     parser.add_argument("--out", type=Path, required=True, metavar="NAME.safetensors")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="PATH=VALUE",
-        help="an option of the backbone or format, such as backbone.weights=/models/cogvideox",
+    _add_set(
+        parser, "an option of the backbone or format, such as backbone.weights=/models/cogvideox"
     )
     _add_plugin_folder(parser)
     _add_quiet(parser)
@@ -159,6 +143,10 @@ def _parser(name: str, description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(name, description=description, epilog=EXIT_STATUS)
     parser.add_argument("--version", action="version", version=f"jtcore {__version__}")
     return parser
+
+
+def _add_set(parser: argparse.ArgumentParser, told: str) -> None:
+    parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help=told)
 
 
 def _add_plugin_folder(parser: argparse.ArgumentParser) -> None:

@@ -123,3 +123,15 @@ def plugin_folder(tmp_path: Path) -> Callable[..., Path]:
 def load_with(plugin_folder: Callable[..., Path]) -> Callable[..., Plugins]:
     """Load the backbone `tiny` and plugins given as NAME=SOURCE."""
     return lambda **sources: load_plugins([TINY, plugin_folder(**sources)])
+
+
+@pytest.fixture
+def jt_convert(tmp_path, capsys) -> Callable[..., Path]:
+    """Convert a file, and say where to."""
+
+    def convert(source: Path, *options: str, name: str = "converted") -> Path:
+        out = tmp_path / f"{name}.safetensors"
+        assert cli.convert([str(source), *options, "--out", str(out)]) == 0, capsys.readouterr().err
+        return out
+
+    return convert

@@ -25,18 +25,6 @@ def plain(tmp_path) -> Path:
 
 
 @pytest.fixture
-def jt_convert(tmp_path, capsys) -> Callable[..., Path]:
-    """Convert a file, and say where to."""
-
-    def convert(source: Path, *options: str, name: str = "converted") -> Path:
-        out = tmp_path / f"{name}.safetensors"
-        assert cli.convert([str(source), *options, "--out", str(out)]) == 0, capsys.readouterr().err
-        return out
-
-    return convert
-
-
-@pytest.fixture
 def refused(tmp_path, capsys) -> Callable[..., str]:
     """What the command says to arguments that it refuses; it leaves no file."""
 

@@ -3,8 +3,6 @@
 import subprocess
 import sys
 from collections.abc import Mapping
-from copy import deepcopy
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from accelerate import cpu_offload
 from attrs import Factory, frozen
 from checkpoints.adapters import write_adapter
 from checkpoints.cogvideox import LENGTH, build
+from checkpoints.stock import own_pipeline
 from checkpoints.unet import build_zeroscope
 from checkpoints.wan import build_wan
 from diffusers import CogVideoXPipeline, DiffusionPipeline, TextToVideoSDPipeline, WanPipeline
@@ -55,11 +54,7 @@ class Case:
 
     def stock(self) -> DiffusionPipeline:
         """One with a denoiser of its own."""
-        parts = loaded(self.pipeline, self.folder).components
-        name = "unet" if "unet" in parts else "transformer"
-        pipe = self.pipeline(**{**parts, name: deepcopy(parts[name])})
-        pipe.set_progress_bar_config(disable=True)
-        return pipe
+        return own_pipeline(self.pipeline, self.folder)
 
     def sample(self, pipe: DiffusionPipeline) -> Tensor:  # (1, C, F, H, W)
         latents = pipe(
@@ -80,13 +75,6 @@ class Case:
         """Bit for bit, or as near as another order of the same sums comes."""
         tolerance = 0 if self.exact else 1e-5 * expected.abs().max().item()
         torch.testing.assert_close(found, expected, atol=tolerance, rtol=0)
-
-
-@cache
-def loaded(pipeline: type, folder: Path) -> DiffusionPipeline:
-    pipe = pipeline.from_pretrained(folder)
-    denoiser(pipe).requires_grad_(False)  # some sum otherwise where weights require any
-    return pipe
 
 
 @pytest.fixture(scope="module")
@@ -148,10 +136,6 @@ def sample_by_jtcore(case: Case, files: Mapping[Path, float]) -> Tensor:  # (1, 
 
 def hooks(module: nn.Module) -> int:
     return sum(len(one._forward_hooks) + len(one._forward_pre_hooks) for one in module.modules())
-
-
-def denoiser(pipe: DiffusionPipeline) -> nn.Module:
-    return getattr(pipe, "transformer", None) or pipe.unet
 
 
 @pytest.mark.parametrize("adapter", [GATED, PLAIN], ids=["gated", "plain"])

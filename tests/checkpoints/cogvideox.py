@@ -12,7 +12,7 @@ from diffusers import (
 )
 from transformers import T5Config, T5EncoderModel
 
-from .tokenizers import build_t5_tokenizer
+from .tokenizers import ENCODER, build_t5_tokenizer
 
 LENGTH = 48  # tokens
 TRANSFORMER = {
@@ -70,13 +70,7 @@ def build(folder: Path, flavour: str, seed: int = 0, **transformer: Any) -> Path
 def _text_encoder(vocabulary: int) -> T5EncoderModel:
     config = T5Config(
         vocab_size=vocabulary,
-        d_model=32,
-        d_kv=8,
-        d_ff=37,
-        num_layers=2,
-        num_heads=4,
-        relative_attention_num_buckets=8,
-        feed_forward_proj="gated-gelu",
+        **ENCODER,
     )
     return T5EncoderModel(config).eval()
 

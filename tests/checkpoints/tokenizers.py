@@ -19,6 +19,16 @@ CORPUS = (
     LETTERS.upper(),
 )  # every letter ends a word: elsewhere BPE would not know it as an ending
 
+ENCODER = {  # the T5 that reads them
+    "d_model": 32,
+    "d_kv": 8,
+    "d_ff": 37,
+    "num_layers": 2,
+    "num_heads": 4,
+    "relative_attention_num_buckets": 8,
+    "feed_forward_proj": "gated-gelu",
+}
+
 
 def build_t5_tokenizer(corpus: Iterable[str] = CORPUS, length: int = 226) -> T5Tokenizer:
     """Unigrams, as T5's; <pad> is 0, </s> is 1, <unk> is 2."""

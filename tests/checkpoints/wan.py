@@ -11,7 +11,7 @@ from diffusers import (
 )
 from transformers import UMT5Config, UMT5EncoderModel
 
-from .tokenizers import build_t5_tokenizer
+from .tokenizers import ENCODER, build_t5_tokenizer
 
 
 def build_wan(folder: Path, seed: int = 0, flow_shift: float = 3.0) -> Path:
@@ -35,13 +35,7 @@ def build_wan(folder: Path, seed: int = 0, flow_shift: float = 3.0) -> Path:
 def _text_encoder(words: int) -> UMT5EncoderModel:
     config = UMT5Config(
         vocab_size=words,
-        d_model=32,
-        d_kv=8,
-        d_ff=37,
-        num_layers=2,
-        num_heads=4,
-        relative_attention_num_buckets=8,
-        feed_forward_proj="gated-gelu",
+        **ENCODER,
         pad_token_id=0,
         eos_token_id=1,
     )

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -31,15 +32,8 @@ every_flavour = pytest.mark.parametrize("flavour", ["2b", "5b", "1.5"])
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Callable[[str], Path]:
-    """The checkpoint of a flavour."""
-    made: dict[str, Path] = {}
-
-    def of(flavour: str) -> Path:
-        if flavour not in made:
-            made[flavour] = build(tmp_path_factory.mktemp("weights"), flavour)
-        return made[flavour]
-
-    return of
+    """The checkpoint of a flavour, built when it is first asked for."""
+    return cache(lambda flavour: build(tmp_path_factory.mktemp("weights"), flavour))
 
 
 @pytest.fixture(scope="module")

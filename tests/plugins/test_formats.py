@@ -5,7 +5,6 @@ import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from attrs import frozen
 from checkpoints.adapters import write_adapter
 from checkpoints.cogvideox import LENGTH, build
+from checkpoints.stock import denoiser, own_pipeline
 from checkpoints.unet import build_unet, build_zeroscope
 from checkpoints.wan import build_wan
 from diffusers import (
@@ -56,22 +56,11 @@ class Stock:
 
     def load(self) -> DiffusionPipeline:
         """One with a denoiser of its own."""
-        parts = loaded(self.pipeline, self.folder).components
-        name = "unet" if "unet" in parts else "transformer"
-        pipe = self.pipeline(**{**parts, name: deepcopy(parts[name])})
-        pipe.set_progress_bar_config(disable=True)
-        return pipe
+        return own_pipeline(self.pipeline, self.folder)
 
     def sample(self, pipe: DiffusionPipeline) -> Tensor:
         rng = torch.Generator().manual_seed(3)
         return pipe("a dog", generator=rng, **SIZE, **self.options).frames
-
-
-@cache
-def loaded(pipeline: type, folder: Path) -> DiffusionPipeline:
-    pipe = pipeline.from_pretrained(folder)
-    denoiser(pipe).requires_grad_(False)  # some sum otherwise where weights require any
-    return pipe
 
 
 @pytest.fixture(scope="module")
@@ -91,22 +80,6 @@ def wan(tmp_path_factory) -> Stock:
 def zeroscope(tmp_path_factory) -> Stock:
     folder = build_zeroscope(tmp_path_factory.mktemp("zeroscope"))
     return Stock("zeroscope", folder, TextToVideoSDPipeline, {"num_frames": 2})
-
-
-@pytest.fixture
-def jt_convert(tmp_path, capsys) -> Callable[..., Path]:
-    """Convert a file, and say where to."""
-
-    def convert(source: Path, *options: str, name: str = "converted") -> Path:
-        out = tmp_path / f"{name}.safetensors"
-        assert cli.convert([str(source), *options, "--out", str(out)]) == 0, capsys.readouterr().err
-        return out
-
-    return convert
-
-
-def denoiser(pipe: DiffusionPipeline) -> nn.Module:
-    return getattr(pipe, "transformer", None) or pipe.unet
 
 
 def assert_same(found: Tensor, expected: Tensor, bare: Tensor) -> None:
@@ -279,6 +252,13 @@ def test_layers_of_several_ranks_are_loaded_at_scale_one(cogvideox, tmp_path):
     DiffusersLoRA().write(updates, network, path)
     assert DiffusersLoRA().load(path, network) == "CogVideoXPipeline.load_lora_weights"
 
+    assert_added(updates, network, bare)
+
+
+def assert_added(
+    updates: Mapping[str, tuple[Tensor, Tensor]], network: nn.Module, bare: nn.Module
+) -> None:
+    """What `network` has beside `bare` are the `updates`, by layer, at scale one."""
     for name, (down, up) in updates.items():
         linear = bare.get_submodule(name)
         x = torch.randn(1, 5, linear.in_features)
@@ -385,11 +365,7 @@ def test_diffusers_reads_kohyas_layout_of_all_of_wan(wan, tmp_path):
     Kohya().write(updates, network, path)
     assert Kohya().load(path, network) == "WanPipeline.load_lora_weights"
 
-    for name, (down, up) in updates.items():
-        linear = bare.get_submodule(name)
-        x = torch.randn(1, 5, linear.in_features)
-        expected = linear(x) + x @ down.T @ up.T
-        torch.testing.assert_close(network.get_submodule(name)(x), expected)
+    assert_added(updates, network, bare)
 
 
 def test_a_module_of_wan_without_a_name_in_kohyas_layout_is_told(wan, capsys, tmp_path):
