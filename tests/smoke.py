@@ -60,7 +60,8 @@ def main() -> int:
 
 
 def runs(recipe: Path, folder: Path) -> bool:
-    command = [COMMANDS / "jt-run", recipe, "--quiet", "--out", folder / recipe.stem]
+    out = folder / recipe.parent.name / recipe.stem
+    command = [COMMANDS / "jt-run", recipe, "--quiet", "--out", out]
     for setting in shrunk(recipe, folder):
         command += ["--set", setting]
     status = subprocess.run(command, cwd=ROOT).returncode
