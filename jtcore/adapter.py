@@ -33,7 +33,9 @@ class Adapter(nn.Module):
 
 
 @contextmanager
-def switched_on(adapters: Mapping[Adapter, float | Tensor], batch: int) -> Iterator[None]:
+def switched_on(
+    adapters: Mapping[Adapter, float | Tensor], batch: int, files: tuple[int, ...] | None = None
+) -> Iterator[None]:
     """Switch adapters on at their scales for one forward pass and its backward.
 
     The whole pass sees one immutable `Pass`: gradient checkpointing runs the forward again
@@ -42,7 +44,7 @@ def switched_on(adapters: Mapping[Adapter, float | Tensor], batch: int) -> Itera
     busy = [type(adapter).__name__ for adapter in adapters if adapter.current is not None]
     assert not busy, f"{busy} are in a pass that has not ended"
     for adapter, scale in adapters.items():
-        adapter.current = Pass(batch, scale)
+        adapter.current = Pass(batch, scale, files)
     try:
         yield
     finally:

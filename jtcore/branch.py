@@ -35,7 +35,7 @@ def run_branch(branch: Branch) -> dict[str, float]:
     with training_only(branch.adapters, branch.settings.trained):
         for part in branch.parts:
             scales = dict.fromkeys(branch.adapters.values(), 1.0)
-            with switched_on(scales, len(part.prompts)):
+            with switched_on(scales, len(part.prompts), part.files):
                 noised, prediction = predict(branch, part)
                 terms = loss_terms(branch, part, noised, prediction)
                 branch.backward(weighted_sum(branch, terms))

@@ -63,19 +63,22 @@ class Stream:
         Which variant of each is drawn from `rng`. `texts` has an (L, D) for each caption.
         """
         chosen = [self._file(seed, draw * self.batch + place) for place in range(self.batch)]
-        variants = [int(torch.randint(len(i.latents), (), generator=rng)) for i in chosen]
+        variants = [
+            int(torch.randint(len(self.items[file].latents), (), generator=rng)) for file in chosen
+        ]
         return self._part(chosen, variants, texts)
 
     def single(self, index: int, texts: Mapping[str, Tensor]) -> Part:
         """The first clip of one file, as it is on disk."""
-        return self._part([self.items[index]], [0], texts)
+        return self._part([index], [0], texts)
 
-    def _file(self, seed: tuple[int | str, ...], position: int) -> Item:
+    def _file(self, seed: tuple[int | str, ...], position: int) -> int:
         epoch, place = divmod(position, len(self.items))
         order = torch.randperm(len(self.items), generator=generator(*seed, self.name, epoch))
-        return self.items[order[place]]
+        return int(order[place])
 
-    def _part(self, items: list[Item], variants: list[int], texts: Mapping[str, Tensor]) -> Part:
+    def _part(self, files: list[int], variants: list[int], texts: Mapping[str, Tensor]) -> Part:
+        items = [self.items[file] for file in files]
         pairs = list(zip(items, variants, strict=True))
         masked = items[0].mask is not None
         return Part(
@@ -84,6 +87,7 @@ class Stream:
             prompts=tuple(i.prompt for i in items),
             stream=self.name,
             mask=torch.stack([i.mask[v] for i, v in pairs]).to(self.device) if masked else None,
+            files=tuple(files),
         )
 
 

@@ -32,6 +32,7 @@ class Part:
     prompts: tuple[str, ...]  # B captions
     stream: str  # the name under [data]
     mask: Tensor | None = None  # (B, 1, F, H, W) in [0, 1]: 1 where the subject is
+    files: tuple[int, ...] = ()  # B indices of the samples' files in their stream, if it has any
 
     @property
     def medium(self) -> Medium:
@@ -55,6 +56,7 @@ class Pass:
 
     batch: int  # B, which layers that fold frames or pixels into their first axis cannot see
     scale: float | Tensor = 1.0  # of the adapter; a tensor is (B, 1, ...) and may carry gradient
+    files: tuple[int, ...] | None = None  # `Part.files` in training; None elsewhere
 
 
 @frozen
@@ -149,6 +151,11 @@ class BackboneSpec(Protocol):
 
     def prompt_problems(self, prompts: Sequence[str]) -> list[str]:
         """What keeps captions from being embedded as they stand; each names its caption."""
+
+    def word_positions(self, prompt: str, phrase: str) -> tuple[int, ...]:
+        """Which of the L tokens of `embed` spell a phrase, wherever the prompt has it. Raises
+        JtError where it has not, or the weights have no tokenizer. May be left out where nobody
+        asks for words."""
 
     def denoiser_identity(self) -> str:
         """Changes whenever `predict` would answer differently: weights, options, code."""

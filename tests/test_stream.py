@@ -122,6 +122,13 @@ def test_each_epoch_draws_every_file_once_in_another_order(folder, load):
     assert any(one != other for one, other in pairwise(epochs))
 
 
+def test_samples_say_which_file_they_are_of(folder, load):
+    stream, texts = load(folder, batch=2, flip=True)
+    for part in drawn(stream, texts, range(10)):
+        assert part.files == tuple(len(prompt) - 1 for prompt in part.prompts)
+    assert [stream.single(file, texts).files for file in range(5)] == [(f,) for f in range(5)]
+
+
 def test_a_draw_does_not_depend_on_earlier_ones(folder, load):
     stream, texts = load(folder, flip=True)
     (late,) = drawn(stream, texts, [17])

@@ -471,6 +471,26 @@ def test_a_plugin_chooses_the_branches(prepare, load_with):
     assert motion == [False, True, False]
 
 
+def test_an_adapter_is_told_which_files_the_samples_of_a_pass_are_of(prepare):
+    only = {"motion": {**MOTION, "adapters": ["first"], "data": ["subject", "motion"]}}
+    training = prepare({"steps": 3, "lr": 0.01, "branch": only})
+    told = []
+    inner = training.model.backbone.denoiser.inner
+    inner.register_forward_hook(
+        lambda *_: told.append(training.model.adapters["first"].current.files)
+    )
+    training.train()
+
+    drawn = streams()
+    expected = [
+        drawn[name].part((3, "stage0"), draw, generator(0), TEXTS).files
+        for draw in range(3)
+        for name in ("subject", "motion")
+    ]
+    assert told == expected
+    assert len(set(told)) > 1
+
+
 def test_a_plugin_that_answers_none_leaves_the_choice_to_core(prepare, load_with):
     loaded = load_with(
         shy="""
