@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from attrs import frozen
+from attrs import Factory, frozen
 
 if TYPE_CHECKING:  # commands answer --help before torch is imported
     from pathlib import Path
@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # commands answer --help before torch is imported
 
     from jtcore.adapter import Adapter
     from jtcore.diffusion import Levels, Prediction
+    from jtcore.targets import Targets
 
 Medium = Literal["image", "video"]
 
@@ -33,11 +34,20 @@ class Part:
     stream: str  # the name under [data]
     mask: Tensor | None = None  # (B, 1, F, H, W) in [0, 1]: 1 where the subject is
     files: tuple[int, ...] = ()  # B indices of the samples' files in their stream, if it has any
+    reference: Tensor | None = None  # (B, E), of pictures, as the image encoder embeds them
 
     @property
     def medium(self) -> Medium:
         """An image is a video of one frame."""
         return "image" if self.latents.shape[2] == 1 else "video"
+
+
+@frozen(eq=False)
+class Reference:
+    """Pictures that a pass is conditioned on, as an image encoder sees them."""
+
+    embedding: Tensor  # (B, E)
+    strength: Tensor  # (B,); at 0 nothing of the condition acts, and no bias of it either
 
 
 @frozen(eq=False)
@@ -57,6 +67,34 @@ class Pass:
     batch: int  # B, which layers that fold frames or pixels into their first axis cannot see
     scale: float | Tensor = 1.0  # of the adapter; a tensor is (B, 1, ...) and may carry gradient
     files: tuple[int, ...] | None = None  # `Part.files` in training; None elsewhere
+    reference: Reference | None = None  # what adapters with an image condition read
+
+
+@frozen(eq=False)
+class Site:
+    """An attention or a feed-forward on the residual stream of a block.
+
+    `norm` is called with the stream first, and `module` with what it answers; what `module`
+    answers is added to the stream, in some networks through a gate.
+    """
+
+    norm: nn.Module
+    module: nn.Module
+    following: nn.Module | None  # the block's next norm; None at its end
+    block: nn.Module
+    depth: int  # of the block, from 0, in the order of `Backbone.blocks`
+    width: int  # of the stream
+    streams: int = 1  # 2 where text tokens have one of their own, which comes after the video's
+
+
+@frozen(eq=False)
+class Entrance:
+    """What a denoiser runs once, before its first block."""
+
+    tokens: tuple[nn.Module, ...]  # each answers (N, L, D), or (N, D, ...) of more axes than three
+    time: nn.Module  # answers the embedding of times (B, time_width)
+    width: int  # D
+    time_width: int
 
 
 @frozen
@@ -112,11 +150,18 @@ class Backbone(Protocol):
     denoiser: nn.Module
     prediction: Prediction  # what it answers
 
-    def targets(self, query: str) -> dict[str, nn.Module]:
-        """The modules of a role or pattern, by name (see jtcore.targets). Raises JtError."""
+    def targets(self, query: Targets) -> dict[str, nn.Module]:
+        """The modules of roles or patterns, by name (see jtcore.targets). Raises JtError."""
 
     def blocks(self) -> dict[str, nn.Module]:
         """The blocks that it repeats, by name, in order of depth."""
+
+    def sites(self, query: str) -> dict[str, Site]:
+        """The attentions and feed-forwards that hold targets of a query, by name. Raises JtError.
+        May be left out where nobody works beside them."""
+
+    def entrance(self) -> Entrance:
+        """What runs before the blocks. May be left out where nobody asks."""
 
     def noise(self, latents: Tensor, rng: Generator) -> Noised:
         """Draw a time and noise for each sample."""
@@ -179,8 +224,27 @@ class BackboneSpec(Protocol):
         another kind. May be left out where there is no such pipeline."""
 
 
+class ImageEncoder(Protocol):
+    """Turns pictures into what adapters can be conditioned on."""
+
+    def embed(self, pictures: Tensor) -> Tensor: ...  # (B, 3, height, width) in [0, 1] -> (B, E)
+
+
+class ImageEncoderSpec(Protocol):
+    """Options of an image encoder, which is loaded once, for what the cache does not have."""
+
+    def width(self) -> int:
+        """E, how many numbers it makes of a picture. Raises JtError where it is not there."""
+
+    def identity(self) -> str:
+        """Changes whenever `embed` would answer differently: weights, options, code."""
+
+    def load(self, device: torch.device) -> ImageEncoder: ...
+
+
 class AdapterSpec(Protocol):
-    """Options of an adapter."""
+    """Options of an adapter. `reference_width`, where it has one, is how many numbers it reads of
+    an image encoder, or None; `after` names adapters that are attached before it."""
 
     def attach(self, backbone: Backbone, others: Mapping[str, Adapter]) -> Adapter:
         """Build it beside the backbone, switched off. `others` were attached before it."""
@@ -192,6 +256,7 @@ class Imported:
 
     adapter: Mapping[str, Any]  # its table, `kind` and options, as a recipe would have it
     tensors: Mapping[str, Tensor]  # by their names in the adapter
+    others: Mapping[str, Mapping[str, Any]] = Factory(dict)  # tables of those it is attached after
 
 
 class Format(Protocol):

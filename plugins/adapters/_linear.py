@@ -30,7 +30,7 @@ class LinearAdapter(Adapter):
         _refuse_others(targets)
         for name, linear in targets.items():
             update = build(linear)
-            _place(self, name, update)
+            place(self, name, update)
             linear.register_forward_hook(partial(self._add, update))
 
     def _add(
@@ -148,7 +148,7 @@ def _refuse_others(targets: Mapping[str, nn.Module]) -> None:
         )
 
 
-def _place(root: nn.Module, path: str, module: nn.Module) -> None:
+def place(root: nn.Module, path: str, module: nn.Module) -> None:
     """Make `module` the submodule of `root` at the dotted `path`."""
     *parents, name = path.split(".")
     for parent in parents:

@@ -11,11 +11,12 @@ from attrs import frozen
 from torch import Generator, Tensor, nn
 
 from jtcore.diffusion import Levels
-from jtcore.targets import match_targets
-from jtcore.types import Noised, Sampler
+from jtcore.targets import Targets, match_targets
+from jtcore.types import Entrance, Noised, Sampler, Site
 
 from ._discrete import add_noise, levels
 from ._samplers import Kind, StockSampler, sampler
+from ._sites import match_sites
 
 if TYPE_CHECKING:  # importing diffusers costs seconds
     from diffusers import CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
@@ -35,6 +36,7 @@ ROLES = {  # one attention sees text and all frames at once: no layer is tempora
     "text_cross": _ATTENTION,
     "text_kv": _QKV[1:],  # the video's keys and values as well
 }
+PAIRS = (("norm1", "attn1"), ("norm2", "ff"))  # in each block
 SCHEDULERS = {  # spaced trailing, as a schedule that ends without signal must be
     "ddim": Kind("CogVideoXDDIMScheduler", {"timestep_spacing": "trailing"}),
     "dpm": Kind("CogVideoXDPMScheduler", {"timestep_spacing": "trailing"}),
@@ -56,12 +58,25 @@ class CogVideoXBackbone:
     scheduler: CogVideoXDDIMScheduler
     prediction = "v"
 
-    def targets(self, query: str) -> dict[str, nn.Module]:
+    def targets(self, query: Targets) -> dict[str, nn.Module]:
         return match_targets(self.denoiser, ROLES, query)
 
     def blocks(self) -> dict[str, nn.Module]:
         blocks = enumerate(self.denoiser.transformer_blocks)
         return {f"transformer_blocks.{index}": block for index, block in blocks}
+
+    def sites(self, query: str) -> dict[str, Site]:
+        """Joint attentions and feed-forwards; the video's stream, and then the text's."""
+        return match_sites(self.blocks(), PAIRS, self.targets(query), query, streams=2)
+
+    def entrance(self) -> Entrance:
+        """Text and video tokens come of one embedding. CogVideoX 1.5's `ofs` is left out of the
+        time's, being the same in all passes."""
+        network = self.denoiser
+        width = network.config.num_attention_heads * network.config.attention_head_dim
+        return Entrance(
+            (network.patch_embed,), network.time_embedding, width, network.config.time_embed_dim
+        )
 
     def noise(self, latents: Tensor, rng: Generator) -> Noised:  # latents (B, C, F, H, W)
         """Of the frames, and of those that are put before the first."""

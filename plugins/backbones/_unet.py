@@ -11,11 +11,12 @@ from torch import Generator, Tensor, nn
 
 from jtcore import JtError
 from jtcore.diffusion import Levels, Prediction
-from jtcore.targets import match_targets
-from jtcore.types import Noised
+from jtcore.targets import Targets, match_targets
+from jtcore.types import Entrance, Noised, Site
 
 from ._discrete import add_noise, levels
 from ._samplers import Kind, StockSampler, sampler, understood
+from ._sites import match_sites
 from ._unet_checkpointing import checkpoint_modules
 
 if TYPE_CHECKING:  # importing diffusers costs seconds
@@ -48,7 +49,11 @@ ROLES = {
     "temporal_conv": ("*.temp_convs.*.conv1.2", "*.temp_convs.*.conv[234].3"),  # not linear
     "text_cross": _TEXT_CROSS,
     "text_kv": ("*.attentions.*.attn2.to_[kv]",),
+    # whole modules, with their norms and projections, for those who train weights
+    "temporal_layers": ("transformer_in", "*.temp_attentions.[0-9]"),
+    "temporal_conv_layers": ("*.temp_convs.[0-9]",),
 }
+PAIRS = (("norm1", "attn1"), ("norm2", "attn2"), ("norm3", "ff"))  # in each block
 SCHEDULERS = {"ddim": Kind("DDIMScheduler"), "dpm": Kind("DPMSolverMultistepScheduler")}
 PREDICTIONS: dict[str, Prediction] = {"epsilon": "epsilon", "v_prediction": "v"}  # by diffusers'
 
@@ -67,12 +72,21 @@ class UNetBackbone:
     def prediction(self) -> Prediction:
         return PREDICTIONS[self.scheduler.config.prediction_type]
 
-    def targets(self, query: str) -> dict[str, nn.Module]:
+    def targets(self, query: Targets) -> dict[str, nn.Module]:
         return match_targets(self.denoiser, ROLES, query)
 
     def blocks(self) -> dict[str, nn.Module]:
         """Spatial and temporal transformer blocks in turn."""
         return dict(_blocks(self.denoiser))
+
+    def sites(self, query: str) -> dict[str, Site]:
+        return match_sites(self.blocks(), PAIRS, self.targets(query), query)
+
+    def entrance(self) -> Entrance:
+        """The first convolution makes of each place what tokens are elsewhere."""
+        network = self.denoiser
+        width = network.config.block_out_channels[0]
+        return Entrance((network.conv_in,), network.time_embedding, width, 4 * width)
 
     def noise(self, latents: Tensor, rng: Generator) -> Noised:  # latents (B, C, F, H, W)
         return add_noise(self.scheduler.alphas_cumprod, self.prediction, latents, rng)

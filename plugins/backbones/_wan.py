@@ -11,10 +11,11 @@ from attrs import frozen
 from torch import Generator, Tensor, nn
 
 from jtcore.diffusion import Levels, noised
-from jtcore.targets import match_targets
-from jtcore.types import Noised
+from jtcore.targets import Targets, match_targets
+from jtcore.types import Entrance, Noised, Site
 
 from ._samplers import Kind, StockSampler, sampler
+from ._sites import match_sites
 
 if TYPE_CHECKING:  # importing diffusers costs seconds
     from diffusers import AutoencoderKLWan, WanTransformer3DModel
@@ -34,7 +35,9 @@ ROLES = {  # one attention over all frames at once, another from the video to th
     "temporal_self": _VIDEO,
     "text_cross": _TEXT,
     "text_kv": _TEXT[1:3],
+    "temporal_layers": ("blocks.*.attn1",),  # with the norms of queries and keys
 }
+PAIRS = (("norm1", "attn1"), ("norm2", "attn2"), ("norm3", "ffn"))  # in each block
 
 
 @frozen(eq=False)
@@ -50,11 +53,21 @@ class WanBackbone:
     shift: float
     prediction = "flow"
 
-    def targets(self, query: str) -> dict[str, nn.Module]:
+    def targets(self, query: Targets) -> dict[str, nn.Module]:
         return match_targets(self.denoiser, ROLES, query)
 
     def blocks(self) -> dict[str, nn.Module]:
         return {f"blocks.{index}": block for index, block in enumerate(self.denoiser.blocks)}
+
+    def sites(self, query: str) -> dict[str, Site]:
+        return match_sites(self.blocks(), PAIRS, self.targets(query), query)
+
+    def entrance(self) -> Entrance:
+        """Video tokens, and those of the text; the time's embedding before it is projected."""
+        network, embedder = self.denoiser, self.denoiser.condition_embedder
+        width = network.config.num_attention_heads * network.config.attention_head_dim
+        tokens = network.patch_embedding, embedder.text_embedder
+        return Entrance(tokens, embedder.time_embedder, width, width)
 
     def noise(self, latents: Tensor, rng: Generator) -> Noised:  # latents (B, C, F, H, W)
         """At times drawn uniformly and shifted as sampling shifts its own:
