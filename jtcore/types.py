@@ -80,7 +80,7 @@ class Site:
 
     norm: nn.Module
     module: nn.Module
-    following: nn.Module | None  # the block's next norm; None at its end
+    following: tuple[nn.Module, ...]  # the norms of the block's later sites
     block: nn.Module
     depth: int  # of the block, from 0, in the order of `Backbone.blocks`
     width: int  # of the stream
@@ -156,7 +156,7 @@ class Backbone(Protocol):
     def blocks(self) -> dict[str, nn.Module]:
         """The blocks that it repeats, by name, in order of depth."""
 
-    def sites(self, query: str) -> dict[str, Site]:
+    def sites(self, query: Targets) -> dict[str, Site]:
         """The attentions and feed-forwards that hold targets of a query, by name. Raises JtError.
         May be left out where nobody works beside them."""
 

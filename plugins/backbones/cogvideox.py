@@ -20,6 +20,7 @@ from ._random import RandomText, of_files_alone, of_random_alone, random_network
 from ._t5 import load_t5, load_t5_tokenizer, too_long
 from ._vae import CogVideoXCodec
 from ._weight_files import digest
+from ._words import kept, no_tokens, positions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -89,6 +90,12 @@ class CogVideoX:
         if self.weights == "random":
             return []
         return too_long(load_t5_tokenizer(self._checkpoint), prompts, self._length)
+
+    def word_positions(self, prompt: str, phrase: str) -> tuple[int, ...]:
+        """Tokens of `embed` that spell a phrase. Raises JtError where the prompt has it not."""
+        if self.weights == "random":
+            raise no_tokens(phrase)
+        return positions(kept(load_t5_tokenizer, self._checkpoint), prompt, phrase)
 
     def denoiser_identity(self) -> str:
         return self._identity("transformer", "scheduler")

@@ -18,6 +18,7 @@ from ..pocket import codec, models, text, world
 from ..pocket.captions import vocabulary
 from ._checkpoint import Checkpoint, freeze, load_network
 from ._cogvideox import CogVideoXBackbone
+from ._words import positions
 
 if TYPE_CHECKING:  # importing transformers costs seconds
     from transformers import PreTrainedTokenizerFast, T5EncoderModel
@@ -49,6 +50,10 @@ class Pocket:
         """Prompts that are too long, or have words that pretraining never had."""
         tokenizer = self._tokenizer()
         return [problem for prompt in prompts for problem in _prompt_problems(tokenizer, prompt)]
+
+    def word_positions(self, prompt: str, phrase: str) -> tuple[int, ...]:
+        """Tokens of `embed` that spell a phrase. Raises JtError where the prompt has it not."""
+        return positions(self._tokenizer(), prompt, phrase)
 
     def denoiser_identity(self) -> str:
         return self._identity("transformer", "scheduler")

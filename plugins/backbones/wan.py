@@ -18,6 +18,7 @@ from ._random import RandomText, of_files_alone, of_random_alone, random_network
 from ._t5 import load_t5_tokenizer, too_long
 from ._wan import WanBackbone, WanCodec, keep_times_precise
 from ._weight_files import digest
+from ._words import kept, no_tokens, positions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -105,6 +106,13 @@ class Wan:
             return []
         tokenizer = load_t5_tokenizer(self._checkpoint)
         return too_long(tokenizer, list(map(_umt5.cleaned, prompts)), _umt5.LENGTH)
+
+    def word_positions(self, prompt: str, phrase: str) -> tuple[int, ...]:
+        """Tokens of `embed` that spell a phrase. Raises JtError where the prompt has it not."""
+        if self.weights == "random":
+            raise no_tokens(phrase)
+        tokenizer = kept(load_t5_tokenizer, self._checkpoint)
+        return positions(tokenizer, _umt5.cleaned(prompt), _umt5.cleaned(phrase))
 
     def denoiser_identity(self) -> str:
         return self._identity("transformer", "scheduler")

@@ -20,6 +20,7 @@ from ._clip_text import load_clip, load_clip_tokenizer, too_long
 from ._random import RandomText, random_network
 from ._unet import UNetBackbone, bypass_temporal, noise_schedule
 from ._weight_files import digest
+from ._words import kept, no_tokens, positions
 
 if TYPE_CHECKING:  # importing diffusers costs seconds
     from diffusers import AutoencoderKL
@@ -106,6 +107,12 @@ class ZeroScope:
         if self._random:
             return []
         return too_long(load_clip_tokenizer(self._checkpoint), prompts)
+
+    def word_positions(self, prompt: str, phrase: str) -> tuple[int, ...]:
+        """Tokens of `embed` that spell a phrase. Raises JtError where the prompt has it not."""
+        if self._random:
+            raise no_tokens(phrase)
+        return positions(kept(load_clip_tokenizer, self._checkpoint), prompt, phrase)
 
     def denoiser_identity(self) -> str:
         return f"{self._identity('unet', 'scheduler')} {self.image_mode}"
