@@ -1,6 +1,6 @@
 """Adapters: trained modules beside a frozen denoiser, silent until a pass switches them on."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from torch import Tensor, nn
@@ -18,10 +18,24 @@ class Adapter(nn.Module):
     """
 
     current: Pass | None = None
+    scales_samples = True  # whether each sample of a pass may have a scale of its own
 
     def scalars(self) -> Mapping[str, Tensor]:
         """What observers plot of the last pass, by name; each ()."""
         return {}
+
+    def told(self, text: Tensor, prompts: Sequence[str]) -> Tensor:  # (B, L, D) -> (B, L, D)
+        """What the denoiser is told of prompts in a pass in which the adapter is on, in place of
+        their `text`: embedded as `AdapterSpec.replaces` says, and changed by adapters before."""
+        return text
+
+    def text_problems(self, learned: Sequence[str], asked: Sequence[str]) -> list[str]:
+        """What keeps it from being trained on the captions `learned`, or told of all that are
+        `asked`."""
+        return []
+
+    def checkpoint_gradients(self) -> None:
+        """Keep less for backward, and compute it again, of what it computes beside the denoiser."""
 
     def low_rank(self) -> Mapping[str, tuple[Tensor, Tensor]]:
         """`down` (rank, in) and `up` (out, rank) of each linear, by its name in the denoiser.
@@ -30,6 +44,13 @@ class Adapter(nn.Module):
         nothing else is changed. Raises JtError where the adapter does otherwise.
         """
         raise JtError(f"{type(self).__name__} says of no linear that it is a plain LoRA of it")
+
+
+def told(adapters: Iterable[Adapter], text: Tensor, prompts: Sequence[str]) -> Tensor:
+    """The `text` (B, L, D) of prompts as the adapters that are on change it, one after another."""
+    for adapter in adapters:
+        text = adapter.told(text, prompts)
+    return text
 
 
 @contextmanager

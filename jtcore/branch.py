@@ -8,7 +8,7 @@ from attrs import frozen
 from torch import Generator, Tensor
 
 from jtcore import recipe
-from jtcore.adapter import Adapter, switched_on
+from jtcore.adapter import Adapter, switched_on, told
 from jtcore.types import Backbone, Noised, Part
 
 
@@ -47,8 +47,9 @@ def run_branch(branch: Branch) -> dict[str, float]:
 def predict(branch: Branch, part: Part) -> tuple[Noised, Tensor]:
     """Noise the latents and ask the denoiser: prediction (B, C, F, H, W), fp32."""
     noised = branch.backbone.noise(part.latents, branch.rng)
+    text = told(branch.adapters.values(), part.text, part.prompts)
     with branch.autocast():
-        prediction = branch.backbone.predict(noised.latents, noised.times, part.text)
+        prediction = branch.backbone.predict(noised.latents, noised.times, text)
     return noised, prediction.float()
 
 

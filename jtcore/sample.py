@@ -9,7 +9,7 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from jtcore.adapter import Adapter, switched_on
+from jtcore.adapter import Adapter, switched_on, told
 from jtcore.errors import JtError
 from jtcore.guidance import cosine_guidance, guide
 from jtcore.inversion import invert, mix
@@ -66,13 +66,17 @@ def denoise(
         latents = mix(inverted, latents, settings.noise_prior.share)
     halves = 1 if settings.guidance == 1 else 2
     captions = [*[settings.negative] * len(batch), *(request.prompt for request in batch)]
-    text = torch.stack([model.texts[each] for each in captions[-halves * len(batch) :]]).to(device)
+    captions = captions[-halves * len(batch) :]
+    read = torch.stack([model.texts[each] for each in captions]).to(device)
     times = ways[0].sampler.times
     scales = _scales(batch, settings, model, times, halves)
     for index, time in enumerate(times):
-        with torch.no_grad(), switched_on(scales[index], len(text)), model.engine.autocast():
-            asked = latents.repeat(halves, 1, 1, 1, 1), time.to(device).expand(len(text)), text
-            answers = backbone.predict(*asked).float()
+        asked = latents.repeat(halves, 1, 1, 1, 1), time.to(device).expand(len(captions))
+        with torch.no_grad(), switched_on(scales[index], len(captions)):
+            if index == 0 or scales[index] is not scales[index - 1]:
+                text = told(scales[index], read, captions)
+            with model.engine.autocast():
+                answers = backbone.predict(*asked, text).float()
         if halves == 2:
             answers = guide(answers, _guidance(settings, time))
         each = zip(ways, answers.split(1), latents.split(1), strict=True)
@@ -108,20 +112,26 @@ def _guidance(settings: Sampling, time: Tensor) -> float:  # time ()
 def _scales(
     batch: Sequence[Request], settings: Sampling, model: Model, times: Sequence[Tensor], halves: int
 ) -> list[dict[Adapter, float | Tensor]]:
-    """What adapters are on at in each step, in a batch of the prompted videos or of both halves."""
+    """What adapters are on at in each step, in a batch of the prompted videos or of both halves;
+    one and the same where steps agree."""
     scales = batch[0].scales
     scheduled = {name: settings.schedule[name] for name in scales if name in settings.schedule}
     if not scheduled:
         return [model.scaled(scales)] * len(times)
-    on = []
+    on, made = [], {}
     for moment in moments(times, model.backbone.levels):
         changed = {
-            name: over_batch(
-                schedule.halves(scales[name], moment)[-halves:], len(batch), model.engine.device
-            )
+            name: schedule.halves(scales[name], moment)[-halves:]
             for name, schedule in scheduled.items()
         }
-        on.append(model.scaled({**scales, **changed}))
+        key = tuple(changed.values())
+        if key not in made:
+            over = {
+                name: over_batch(each, len(batch), model.engine.device)
+                for name, each in changed.items()
+            }
+            made[key] = model.scaled({**scales, **over})
+        on.append(made[key])
     return on
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from jtcore.adapter import switched_on
+from jtcore.adapter import switched_on, told
 from jtcore.model import Model
 from jtcore.recipe import Validation
 from jtcore.rng import generator
@@ -59,8 +59,11 @@ def _pair(
     noised = model.backbone.noise(part.latents, generator(*seed, "validation", part.stream))
     losses = []
     for on in ({}, scales):
-        with switched_on(model.scaled(on), len(part.prompts)), model.engine.autocast():
-            prediction = model.backbone.predict(noised.latents, noised.times, part.text)
+        adapters = model.scaled(on)
+        with switched_on(adapters, len(part.prompts)):
+            text = told(adapters, part.text, part.prompts)
+            with model.engine.autocast():
+                prediction = model.backbone.predict(noised.latents, noised.times, text)
         losses.append((prediction.float() - noised.target).square().mean())
     return torch.stack(losses)
 
