@@ -20,10 +20,13 @@ def option_types(cls: type) -> dict[str, Any]:
 
 
 def is_sayable(hint: Any) -> bool:
-    """bool, int, float, str, Literal, T | None, tuple, Mapping[str, T], and attrs classes."""
+    """bool, int, float, str, Literal, T | None, tuple, T | tuple[T, ...], Mapping[str, T], attrs
+    classes, and Any, which is whatever TOML can say."""
     origin, arguments = get_origin(hint), get_args(hint)
     if is_optional(hint):
         return is_sayable(without_none(hint))
+    if is_one_or_several(hint):
+        return is_sayable(arguments[0])
     if origin is Literal:
         return True
     if origin is tuple:
@@ -31,7 +34,7 @@ def is_sayable(hint: Any) -> bool:
     if origin is not None:
         is_mapping = isinstance(origin, type) and issubclass(origin, Mapping)
         return is_mapping and arguments[0] is str and is_sayable(arguments[1])
-    return hint in SCALARS or attrs.has(hint)
+    return hint is Any or hint in SCALARS or attrs.has(hint)
 
 
 def is_optional(hint: Any) -> bool:
@@ -39,6 +42,13 @@ def is_optional(hint: Any) -> bool:
     arguments = get_args(hint)
     union = get_origin(hint) in (Union, types.UnionType)
     return union and len(arguments) == 2 and type(None) in arguments
+
+
+def is_one_or_several(hint: Any) -> bool:
+    """Whether it is `T | tuple[T, ...]`."""
+    arguments = get_args(hint)
+    union = get_origin(hint) in (Union, types.UnionType) and len(arguments) == 2
+    return union and arguments[1] == tuple[arguments[0], ...]
 
 
 def without_none(hint: Any) -> Any:

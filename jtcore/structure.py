@@ -10,7 +10,7 @@ import attrs
 from attrs import frozen
 
 from jtcore.errors import JtError
-from jtcore.hints import is_optional, option_types, without_none
+from jtcore.hints import is_one_or_several, is_optional, option_types, without_none
 from jtcore.lines import read_lines
 from jtcore.near import nearest
 from jtcore.plugins import Plugins
@@ -183,6 +183,12 @@ class _Structuring:
             return self.attrs_class(hint, value, path)
         if is_optional(hint):
             return self._value(without_none(hint), value, path, family)
+        if is_one_or_several(hint):
+            one, several = get_args(hint)
+            given = several if isinstance(value, list | tuple) else one
+            return self._value(given, value, path, family)
+        if hint is Any:
+            return self._anything(value, path)
         if origin is Literal:
             return self._literal(get_args(hint), value, path)
         if origin is tuple:
@@ -201,6 +207,15 @@ class _Structuring:
         if hint is float and not math.isfinite(value):
             return self._problem(path, f"expected a finite number, got {value}")
         return value
+
+    def _anything(self, value: Any, path: str) -> Any:
+        """A value of whatever type it has."""
+        if isinstance(value, Mapping):
+            built = {key: self._anything(item, _join(path, key)) for key, item in value.items()}
+            return _BROKEN if _BROKEN in built.values() else built
+        if isinstance(value, list | tuple):
+            return self._tuple((Any, ...), value, path)
+        return self._scalar(type(value), value, path)
 
     def _literal(self, choices: tuple, value: Any, path: str) -> Any:
         if value in choices and type(value) in {type(choice) for choice in choices}:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # commands answer --help before torch is imported
 
     from jtcore.adapter import Adapter
     from jtcore.diffusion import Levels, Prediction
+    from jtcore.noise import Draws
     from jtcore.targets import Targets
 
 Medium = Literal["image", "video"]
@@ -163,8 +164,8 @@ class Backbone(Protocol):
     def entrance(self) -> Entrance:
         """What runs before the blocks. May be left out where nobody asks."""
 
-    def noise(self, latents: Tensor, rng: Generator) -> Noised:
-        """Draw a time and noise for each sample."""
+    def noise(self, latents: Tensor, rng: Generator, draws: Draws = ...) -> Noised:
+        """A time and noise for each sample, as `draws` draws them; plain ones unless said."""
 
     def levels(self, times: Tensor) -> Levels:
         """How much signal and noise there is at `times` (B,), in the schedule's own unit."""
@@ -244,7 +245,8 @@ class ImageEncoderSpec(Protocol):
 
 class AdapterSpec(Protocol):
     """Options of an adapter. `reference_width`, where it has one, is how many numbers it reads of
-    an image encoder, or None; `after` names adapters that are attached before it."""
+    an image encoder, or None; `after` names adapters that are attached before it; `replaces` maps
+    words of prompts to what the text encoder reads in their place, on or off."""
 
     def attach(self, backbone: Backbone, others: Mapping[str, Adapter]) -> Adapter:
         """Build it beside the backbone, switched off. `others` were attached before it."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from jtcore import JtError, hookimpl
 from jtcore.adapter import Adapter
+from jtcore.targets import Targets
 from jtcore.types import Backbone, Pass
 
 from ._linear import Init, LinearAdapter, LowRank, draw, matrix, times
@@ -31,7 +32,7 @@ class GLoRA:
     peft's GLORA is another method, Generalized LoRA.
     """
 
-    targets: str
+    targets: Targets
     rank: int = field(default=32, validator=gt(0))
     gate_over: Over = field(default="sample", validator=in_(get_args(Over)))
     gate_init: Init = field(default="normal", validator=in_(get_args(Init)))

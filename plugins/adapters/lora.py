@@ -8,6 +8,7 @@ from attrs.validators import ge, gt, in_, lt, optional
 
 from jtcore import hookimpl
 from jtcore.adapter import Adapter
+from jtcore.targets import Targets
 from jtcore.types import Backbone
 
 from ._linear import Init, LinearAdapter, LowRank, Side
@@ -23,7 +24,7 @@ class LoRA:
     `dropout_on = "input"`, `dropout = 0.0` and an alpha.
     """
 
-    targets: str
+    targets: Targets
     rank: int = field(default=32, validator=gt(0))
     alpha: float | None = field(default=None, validator=optional(gt(0)))
     init: Init = field(default="normal", validator=in_(get_args(Init)))

@@ -11,6 +11,7 @@ from attrs import frozen
 from torch import Generator, Tensor, nn
 
 from jtcore.diffusion import Levels
+from jtcore.noise import PLAIN, Draws
 from jtcore.targets import Targets, match_targets
 from jtcore.types import Entrance, Noised, Sampler, Site
 
@@ -65,7 +66,7 @@ class CogVideoXBackbone:
         blocks = enumerate(self.denoiser.transformer_blocks)
         return {f"transformer_blocks.{index}": block for index, block in blocks}
 
-    def sites(self, query: str) -> dict[str, Site]:
+    def sites(self, query: Targets) -> dict[str, Site]:
         """Joint attentions and feed-forwards; the video's stream, and then the text's."""
         return match_sites(self.blocks(), PAIRS, self.targets(query), query, streams=2)
 
@@ -78,10 +79,12 @@ class CogVideoXBackbone:
             (network.patch_embed,), network.time_embedding, width, network.config.time_embed_dim
         )
 
-    def noise(self, latents: Tensor, rng: Generator) -> Noised:  # latents (B, C, F, H, W)
+    def noise(
+        self, latents: Tensor, rng: Generator, draws: Draws = PLAIN
+    ) -> Noised:  # latents (B, C, F, H, W)
         """Of the frames, and of those that are put before the first."""
         whole = filled_up(latents, self._together)
-        return add_noise(self.scheduler.alphas_cumprod, self.prediction, whole, rng)
+        return add_noise(self.scheduler.alphas_cumprod, self.prediction, whole, rng, draws)
 
     def levels(self, times: Tensor) -> Levels:  # (B,)
         return levels(self.scheduler.alphas_cumprod, times)

@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 
 from jtcore import JtError
 from jtcore.diffusion import Levels, Prediction
+from jtcore.noise import PLAIN, Draws
 from jtcore.targets import Targets, match_targets
 from jtcore.types import Entrance, Noised, Site
 
@@ -79,7 +80,7 @@ class UNetBackbone:
         """Spatial and temporal transformer blocks in turn."""
         return dict(_blocks(self.denoiser))
 
-    def sites(self, query: str) -> dict[str, Site]:
+    def sites(self, query: Targets) -> dict[str, Site]:
         return match_sites(self.blocks(), PAIRS, self.targets(query), query)
 
     def entrance(self) -> Entrance:
@@ -88,8 +89,10 @@ class UNetBackbone:
         width = network.config.block_out_channels[0]
         return Entrance((network.conv_in,), network.time_embedding, width, 4 * width)
 
-    def noise(self, latents: Tensor, rng: Generator) -> Noised:  # latents (B, C, F, H, W)
-        return add_noise(self.scheduler.alphas_cumprod, self.prediction, latents, rng)
+    def noise(
+        self, latents: Tensor, rng: Generator, draws: Draws = PLAIN
+    ) -> Noised:  # latents (B, C, F, H, W)
+        return add_noise(self.scheduler.alphas_cumprod, self.prediction, latents, rng, draws)
 
     def levels(self, times: Tensor) -> Levels:  # (B,)
         return levels(self.scheduler.alphas_cumprod, times)

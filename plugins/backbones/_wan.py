@@ -11,6 +11,7 @@ from attrs import frozen
 from torch import Generator, Tensor, nn
 
 from jtcore.diffusion import Levels, noised
+from jtcore.noise import PLAIN, Draws
 from jtcore.targets import Targets, match_targets
 from jtcore.types import Entrance, Noised, Site
 
@@ -59,7 +60,7 @@ class WanBackbone:
     def blocks(self) -> dict[str, nn.Module]:
         return {f"blocks.{index}": block for index, block in enumerate(self.denoiser.blocks)}
 
-    def sites(self, query: str) -> dict[str, Site]:
+    def sites(self, query: Targets) -> dict[str, Site]:
         return match_sites(self.blocks(), PAIRS, self.targets(query), query)
 
     def entrance(self) -> Entrance:
@@ -69,15 +70,17 @@ class WanBackbone:
         tokens = network.patch_embedding, embedder.text_embedder
         return Entrance(tokens, embedder.time_embedder, width, width)
 
-    def noise(self, latents: Tensor, rng: Generator) -> Noised:  # latents (B, C, F, H, W)
-        """At times drawn uniformly and shifted as sampling shifts its own:
+    def noise(
+        self, latents: Tensor, rng: Generator, draws: Draws = PLAIN
+    ) -> Noised:  # latents (B, C, F, H, W)
+        """At times drawn uniformly, but for what `draws` says, and shifted as sampling shifts its own:
         sigma = shift u / (1 + (shift - 1) u), u ~ U(0, 1] (https://arxiv.org/abs/2403.03206, 23).
 
         Uniform u is what DiffSynth-Studio trains adapters of Wan with; Wan itself was trained with
         u of a logit-normal distribution. Drawn on the CPU, alike on every device.
         """
-        uniform = 1 - torch.rand(len(latents), generator=rng)
-        noise = torch.randn(latents.shape, generator=rng).to(latents.device)
+        uniform = draws.moved(1 - torch.rand(len(latents), generator=rng))
+        noise = draws.noise(latents.shape, rng).to(latents.device)
         times = self._whole * shifted(uniform, self.shift)
         at = self.levels(times)
         return noised(self.prediction, latents, noise, times.to(latents.device), at)

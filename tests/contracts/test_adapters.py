@@ -13,13 +13,19 @@ from jtcore.adapter import Adapter, switched_on
 from jtcore.plugins import load_plugins
 from jtplugins.adapters.glora import GLoRA
 from jtplugins.adapters.lora import LoRA
+from jtplugins.adapters.weights import Weights
 
 ADAPTERS = [
     LoRA("visual", rank=4),
     LoRA("attention", rank=3, alpha=6.0, init="kaiming", dropout_on="input"),
     GLoRA("visual", rank=4),
     GLoRA("feed_forward", rank=4, gate_over="batch", gate_init="kaiming", dropout=0.0),
+    Weights("attention"),
+    Weights(("text_kv", "feed_forward")),
 ]
+DRAW_NOTHING = (Weights,)  # the weights that they begin with are the denoiser's
+REPLACE = (Weights,)  # what the denoiser computes with: a module has one of them at most
+PLAIN_LORA = (LoRA,)
 every_adapter = pytest.mark.parametrize("spec", ADAPTERS, ids=lambda spec: type(spec).__name__)
 SCALE = 1.5
 
@@ -106,15 +112,18 @@ def test_attaching_leaves_the_backbones_names_alone(spec, backbone):
 def test_names_begin_with_the_target_whatever_else_is_attached(spec, backbone):
     alone = list(attach(spec, backbone).state_dict())
     assert list(attach(spec, backbone).state_dict()) == alone
-    linears = backbone.targets(spec.targets)
-    assert {name.rsplit(".", 2)[0] for name in alone} == linears.keys()
+    targets = backbone.targets(spec.targets)
+    begun = {name: [t for t in targets if name.startswith(f"{t}.")] for name in alone}
+    assert all(len(those) == 1 for those in begun.values())
+    assert {those[0] for those in begun.values()} == targets.keys()
 
 
 @every_adapter
 def test_weights_follow_the_global_seed(spec, backbone):
     first, again, other = (attach(spec, backbone, seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[name], again[name]) for name in first)
-    assert any(not torch.equal(first[name], other[name]) for name in first)
+    differs = any(not torch.equal(first[name], other[name]) for name in first)
+    assert differs == (not isinstance(spec, DRAW_NOTHING))
 
 
 @every_adapter
@@ -147,6 +156,10 @@ def test_a_tensor_of_equal_scales_is_a_scale(spec, backbone, question):
 @every_adapter
 def test_stacked_adapters_add_up_in_any_order(spec, backbone, question):
     first, second = (train(attach(spec, backbone), seed) for seed in (1, 2))
+    if isinstance(spec, REPLACE):
+        with pytest.raises(JtError, match=r"have their weights replaced by 'first' already; "):
+            spec.attach(backbone, {"first": first})
+        return
     expected = answer(backbone, question, first, second)
     swap(first, second)
     torch.testing.assert_close(answer(backbone, question, first, second), expected)
@@ -177,8 +190,10 @@ def test_autocast_to_bfloat16_rounds_and_no_more(spec, backbone, question):
 @every_adapter
 def test_an_adapter_is_the_plain_lora_that_it_says_or_says_that_it_is_none(spec, backbone):
     adapter = train(attach(spec, backbone))
-    if isinstance(spec, GLoRA):
-        with pytest.raises(JtError, match=r"^it is a gated LoRA: "):
+    if not isinstance(spec, PLAIN_LORA):
+        with pytest.raises(
+            JtError, match=r"^it is a gated LoRA: |^it is no low rank: |LoRA of it$"
+        ):
             adapter.low_rank()
         return
     updates = adapter.low_rank()

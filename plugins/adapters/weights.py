@@ -1,0 +1,167 @@
+"""Full fine-tuning of the denoiser, or of a part of it, as an adapter."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from attrs import frozen
+from torch import Tensor, nn
+
+from jtcore import JtError, hookimpl
+from jtcore.adapter import Adapter
+from jtcore.targets import Targets
+from jtcore.types import Backbone
+
+
+@frozen
+class Weights:
+    """Full fine-tuning: the weights of chosen modules, trained themselves
+
+    Where it is on, modules compute with W + scale * (W' - W), which is exactly W' at scale 1. W' is
+    a float32 copy of their weights, so that weight decay acts as in plain fine-tuning; the
+    denoiser's own W stay as they are, for all that is computed with it off. `targets` are modules
+    with all that is inside them; `but` leaves some of that out. AdamW takes 16 bytes for each number
+    that is trained. No module can have two such adapters.
+    """
+
+    targets: Targets
+    but: Targets = ()
+
+    def attach(self, backbone: Backbone, others: Mapping[str, Adapter]) -> "WeightsAdapter":
+        owners = _owners(backbone.targets(self.targets))
+        left_out = _owners(backbone.targets(self.but)) if self.but else {}
+        chosen = {name: module for name, module in owners.items() if name not in left_out}
+        if not chosen:
+            what = "leave nothing of the targets" if left_out else "have no weights"
+            raise JtError(f"{'`but`' if left_out else '`targets`'}: they {what}")
+        _refuse_shared(chosen, others)
+        return WeightsAdapter(chosen)
+
+
+class WeightsAdapter(Adapter):
+    """A copy of each parameter of `owners`, by its name in the denoiser.
+
+    Copies take the place of a module's own parameters before it runs, and hand it back when it has,
+    also where it fails. So nobody else meets them, and gradient checkpointing, which runs the module
+    again, does.
+    """
+
+    scales_samples = False
+
+    def __init__(self, owners: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.owners = dict(owners)  # a dict, for the denoiser's modules are none of this one's
+        self._relative: Tensor | None = None  # (), until there is more training
+        for name, module in owners.items():
+            replacement = _Replacement(self, _copy(module, _descend(self, name)))
+            module.register_forward_pre_hook(replacement.begin)
+            module.register_forward_hook(replacement.end, always_call=True)
+
+    def train(self, mode: bool = True) -> "WeightsAdapter":
+        self._relative = None
+        return super().train(mode)
+
+    @torch.no_grad()
+    def scalars(self) -> Mapping[str, Tensor]:
+        """Outside training, |W' - W| / |W| over all modules: ()."""
+        if not self.training and self._relative is None:
+            pairs = list(self._pairs())
+            moved = sum((own - base).square().sum() for own, base in pairs)
+            self._relative = (moved / sum(base.square().sum() for _, base in pairs)).sqrt()
+        return {} if self.training else {"relative_update": self._relative}
+
+    def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """W' and W."""
+        for name, module in self.owners.items():
+            for key, base in _parameters(module).items():
+                own = self.get_submodule(name).get_parameter(key)
+                yield own, base.to(own)
+
+
+class _Replacement:
+    """Puts copies in the place of a module's parameters for the time of one forward."""
+
+    def __init__(self, adapter: WeightsAdapter, copies: nn.Module) -> None:
+        self.adapter = adapter
+        self.copies = copies
+        self.own: dict[str, nn.Parameter] = {}  # of the module, while it computes with others
+
+    def begin(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        now = self.adapter.current
+        if now is None or (scale := _one(now.scale)) == 0:
+            return
+        self.own = _parameters(module)
+        for name, base in self.own.items():
+            # as a parameter no more: what is in its place may be computed
+            module._parameters[name] = _between(base, self.copies.get_parameter(name), scale)
+
+    def end(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        module._parameters.update(self.own)
+        self.own = {}
+
+
+def _between(base: Tensor, trained: Tensor, scale: float) -> Tensor:  # all of one shape
+    """Base at 0 and trained at 1; in the base's dtype, but where autocast chooses one."""
+    mixed = trained if scale == 1 else base.float() + scale * (trained - base.float())
+    return mixed if torch.is_autocast_enabled(base.device.type) else mixed.to(base.dtype)
+
+
+def _one(scale: float | Tensor) -> float:  # of (B, 1, ...)
+    """The scale that all samples have. Raises JtError where they differ."""
+    if not isinstance(scale, Tensor):
+        return scale
+    values = scale.detach().unique().tolist()
+    if len(values) > 1 or scale.requires_grad:
+        raise JtError(
+            "a `weights` adapter computes with one set of weights in a pass, so that its scale must"
+            f" be one number for all samples; found {', '.join(f'{v:g}' for v in values)}"
+        )
+    return values[0]
+
+
+def _owners(targets: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """The modules among `targets` and inside them that have parameters of their own."""
+    found = {}
+    for name, target in targets.items():
+        for inner, module in target.named_modules(prefix=name):
+            if _parameters(module):
+                found[inner] = module
+    return found
+
+
+def _parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Of the module itself."""
+    return {name: weight for name, weight in module._parameters.items() if weight is not None}
+
+
+def _copy(module: nn.Module, into: nn.Module) -> nn.Module:
+    for name, weight in _parameters(module).items():
+        copy = weight.detach().to(torch.float32, copy=True)
+        into.register_parameter(name, nn.Parameter(copy))
+    return into
+
+
+def _descend(root: nn.Module, path: str) -> nn.Module:
+    """The submodule at a dotted path, made where there is none."""
+    for name in path.split(".") if path else ():
+        if name not in root._modules:
+            root.add_module(name, nn.Module())
+        root = root._modules[name]
+    return root
+
+
+def _refuse_shared(owners: Mapping[str, nn.Module], others: Mapping[str, Adapter]) -> None:
+    for name, other in others.items():
+        if not isinstance(other, WeightsAdapter):
+            continue
+        if shared := [path for path in owners if path in other.owners]:
+            raise JtError(
+                f"{len(shared)} modules, the first {shared[0]!r}, have their weights replaced by"
+                f" {name!r} already; choose `targets` that do not overlap, or leave them out"
+                " with `but`"
+            )
+
+
+@hookimpl
+def jt_adapters() -> dict[str, type]:
+    return {"weights": Weights}
