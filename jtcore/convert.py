@@ -76,7 +76,12 @@ def _out_of(given: Namespace) -> str:
     imported = _prefixed(given.source, conversion.format.spec.read, given.source, backbone)
     name = given.out.name.removesuffix(SUFFIX)
     chosen = structure_component("adapters", imported.adapter, plugins)
-    adapter = attach_adapters({name: chosen}, backbone, seed=0)[name].to_empty(device="cpu")
+    others = {
+        other: structure_component("adapters", table, plugins)
+        for other, table in imported.others.items()
+    }
+    attached = attach_adapters({**others, name: chosen}, backbone, seed=0)
+    adapter = attached[name].to_empty(device="cpu")
     adapter.load_state_dict(dict(imported.tensors))
     recipe = Recipe(conversion.backbone, adapter={name: chosen}, engine=conversion.engine)
     save_adapter(given.out, name, recipe, adapter)

@@ -1,6 +1,7 @@
 """A model: a backbone's denoiser with adapters attached, and captions embedded for it."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 from attrs import frozen
@@ -51,21 +52,41 @@ def load_model(
 
 
 def attach_adapters(
-    components: Mapping[str, Component], backbone: Backbone, seed: int
+    components: Mapping[str, Component],
+    backbone: Backbone,
+    seed: int,
+    others: Mapping[str, Adapter] = MappingProxyType({}),
 ) -> dict[str, Adapter]:
-    """Attach them in order, switched off, with weights drawn from the seed and their name.
+    """Attach them, switched off, with weights drawn from the seed and their name: in order, but
+    each after those that its options name. `others` are attached already.
 
     Raises JtError that names the adapter where its targets match nothing.
     """
     adapters: dict[str, Adapter] = {}
     problems = []
-    for name, component in components.items():
+    for name in attach_order(components):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(seed, "adapter", name))
             try:
-                adapters[name] = component.spec.attach(backbone, dict(adapters))
+                spec = components[name].spec
+                adapters[name] = spec.attach(backbone, {**others, **adapters})
             except JtError as error:
                 problems += [f"adapter.{name}: {problem}" for problem in error.problems]
     if problems:
         raise JtError(problems)
-    return adapters
+    return {name: adapters[name] for name in components}
+
+
+def attach_order(components: Mapping[str, Component]) -> list[str]:
+    """Their names, each behind those that it says it comes `after`."""
+    order: dict[str, None] = {}
+
+    def place(name: str, waiting: tuple[str, ...] = ()) -> None:
+        for other in getattr(components[name].spec, "after", ()):
+            if other in components and other not in (*waiting, name):
+                place(other, (*waiting, name))
+        order[name] = None
+
+    for name in components:
+        place(name)
+    return list(order)

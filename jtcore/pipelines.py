@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from jtcore.adapter import Adapter, switched_on
 from jtcore.artifact import Artifact, load_weights, plugin_folders_of, read_adapter
 from jtcore.errors import JtError
-from jtcore.model import attach_adapters
+from jtcore.model import attach_adapters, attach_order
 from jtcore.near import did_you_mean
 from jtcore.plugins import Plugins, can, load_plugins
 from jtcore.types import Backbone
@@ -120,12 +120,16 @@ def _adopt(pipe: object, artifacts: Sequence[Artifact], plugins: Plugins) -> Bac
 
 def _attach(artifacts: Sequence[Artifact], backbone: Backbone) -> dict[str, Adapter]:
     """By name, frozen and switched off. Raises JtError where one does not fit the denoiser."""
-    attached: dict[str, Adapter] = {}
+    by_name: dict[str, Artifact] = {}
     for artifact in artifacts:
-        if artifact.name in attached:
+        if artifact.name in by_name:
             raise JtError(f"two files hold an adapter named {artifact.name!r}")
+        by_name[artifact.name] = artifact
+    attached: dict[str, Adapter] = {}
+    for name in attach_order({name: artifact.adapter for name, artifact in by_name.items()}):
+        artifact = by_name[name]
         try:
-            attached[artifact.name] = _attach_one(artifact, backbone)
+            attached[name] = _attach_one(artifact, backbone, attached)
         except JtError as error:
             cls = type(backbone.denoiser).__name__
             raise JtError(
@@ -133,12 +137,12 @@ def _attach(artifacts: Sequence[Artifact], backbone: Backbone) -> dict[str, Adap
                 f" {cls}: {problem}"
                 for problem in error.problems
             ) from error
-    return attached
+    return {name: attached[name] for name in by_name}
 
 
-def _attach_one(artifact: Artifact, backbone: Backbone) -> Adapter:
+def _attach_one(artifact: Artifact, backbone: Backbone, others: Mapping[str, Adapter]) -> Adapter:
     name = artifact.name
-    adapter = attach_adapters({name: artifact.adapter}, backbone, seed=0)[name]
+    adapter = attach_adapters({name: artifact.adapter}, backbone, 0, others)[name]
     if any(weight.is_meta for weight in adapter.parameters()):  # the denoiser's are offloaded
         adapter.to_empty(device="cpu")
     load_weights(artifact, adapter)

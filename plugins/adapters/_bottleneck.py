@@ -1,0 +1,83 @@
+"""Bottleneck networks beside attention and feed-forward, which an image may condition."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from jtcore import JtError
+from jtcore.types import Pass
+
+Activation = Literal["between", "after"]
+Condition = Literal["add", "multiply"]
+
+
+class Bottleneck(nn.Module):
+    """U GELU(D x + b) + b' on tokens of `channels`; U and b' are zero until they have learned.
+
+    With a `reference` width, x is first moved by what an image embedding y says of it: x + V y + c
+    ("add"), or x * (V y + c) ("multiply"). `activation` "after" is GELU(U D x). Parameters are
+    float32 whatever the denoiser is, and computed with in the input's dtype, as autocast does.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        reference: int | None,
+        device: torch.device,
+        activation: Activation = "between",
+        condition: Condition = "add",
+    ) -> None:
+        super().__init__()
+        self.activation, self.way = activation, condition
+        self.down = linear(channels, width, device)
+        self.up = linear(width, channels, device, zero=True)
+        self.condition = linear(reference, channels, device) if reference else None
+
+    def forward(self, x: Tensor, now: Pass) -> Tensor:  # (N, ..., channels) -> the same
+        hidden = biased(self.down, self.conditioned(x, now))
+        if self.activation == "between":
+            return biased(self.up, functional.gelu(hidden))
+        return functional.gelu(biased(self.up, hidden))
+
+    def conditioned(self, x: Tensor, now: Pass) -> Tensor:
+        """Without a picture, as x is: no bias of the condition either."""
+        if self.condition is None or now.reference is None:
+            return x
+        embedding, strength = now.reference.embedding, now.reference.strength
+        if embedding.shape[1] != (expected := self.condition.in_features):
+            raise JtError(
+                f"the image embedding has {embedding.shape[1]} numbers, the adapter reads {expected}"
+            )
+        said = biased(self.condition, embedding.to(x)) * strength[:, None].to(x)
+        if self.way == "add":
+            return x + laid_over(said, x)
+        return x * laid_over(said + (1 - strength[:, None].to(x)), x)
+
+
+def per_sample(scale: float | Tensor) -> float | Tensor:  # (B, 1, ...) -> (B,)
+    return scale.flatten() if isinstance(scale, Tensor) else scale
+
+
+def laid_over(values: Tensor, x: Tensor) -> Tensor:  # (B, c) -> (N, 1, ..., c)
+    """One row for each sample, laid over an `x` (N, ..., c) whose first axis is the batch, or has
+    each sample's frames or pixels folded into it with the sample outermost."""
+    assert len(x) % len(values) == 0, f"an axis of {len(x)} does not hold {len(values)} samples"
+    each = values.repeat_interleave(len(x) // len(values), 0)
+    return each.view(len(x), *[1] * (x.ndim - 2), -1)
+
+
+def linear(inputs: int, outputs: int, device: torch.device, zero: bool = False) -> nn.Linear:
+    """With PyTorch's initial weights out of the global CPU generator, the same on every device."""
+    on = torch.device("meta" if device.type == "meta" else "cpu")
+    layer = nn.Linear(inputs, outputs, device=on)
+    if zero:
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    return layer.to(device)
+
+
+def biased(layer: nn.Linear, x: Tensor) -> Tensor:  # (N, ..., in) -> (N, ..., out)
+    return functional.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
