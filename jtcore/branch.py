@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from torch import Generator, Tensor
 
 from jtcore import recipe
 from jtcore.adapter import Adapter, switched_on, told
+from jtcore.noise import Draws
 from jtcore.types import Backbone, Noised, Part
 
 
@@ -22,6 +23,8 @@ class Branch:
     adapters: Mapping[str, Adapter]  # that are on
     parts: tuple[Part, ...]
     rng: Generator
+    draws: Draws  # of times and noise
+    noise_rng: Generator  # that those come from: another's too, where two branches share them
     autocast: Callable[[], AbstractContextManager]  # in which the denoiser runs
     backward: Callable[[Tensor], None]  # takes the place of `loss.backward()`
 
@@ -35,8 +38,9 @@ def run_branch(branch: Branch) -> dict[str, float]:
     with training_only(branch.adapters, branch.settings.trained):
         for part in branch.parts:
             scales = dict.fromkeys(branch.adapters.values(), 1.0)
+            part, noised = noise(branch, part)
             with switched_on(scales, len(part.prompts), part.files):
-                noised, prediction = predict(branch, part)
+                prediction = predict(branch, part, noised)
                 terms = loss_terms(branch, part, noised, prediction)
                 branch.backward(weighted_sum(branch, terms))
             for name, value in terms.items():
@@ -44,13 +48,43 @@ def run_branch(branch: Branch) -> dict[str, float]:
     return {name: float(torch.stack(each).mean()) for name, each in values.items()}
 
 
-def predict(branch: Branch, part: Part) -> tuple[Noised, Tensor]:
-    """Noise the latents and ask the denoiser: prediction (B, C, F, H, W), fp32."""
-    noised = branch.backbone.noise(part.latents, branch.rng)
+def noise(branch: Branch, part: Part) -> tuple[Part, Noised]:
+    """Noise the latents; the part is told as well, for a branch may see one frame of it alone."""
+    noised = branch.backbone.noise(part.latents, branch.noise_rng, branch.draws)
+    if branch.settings.frame == "random":
+        return random_frames(part, noised, branch.rng)
+    return part, noised
+
+
+def predict(branch: Branch, part: Part, noised: Noised) -> Tensor:
+    """Ask the denoiser: (B, C, F, H, W), fp32."""
     text = told(branch.adapters.values(), part.text, part.prompts)
     with branch.autocast():
         prediction = branch.backbone.predict(noised.latents, noised.times, text)
-    return noised, prediction.float()
+    return prediction.float()
+
+
+def random_frames(part: Part, noised: Noised, rng: Generator) -> tuple[Part, Noised]:
+    """One frame of each sample, as videos of one frame; all with an even chance."""
+    batch, _, frames = part.latents.shape[:3]
+    assert noised.latents.shape[2] == frames, "a latent frame is not a frame"
+    chosen = torch.randint(frames, (batch,), generator=rng).tolist()
+
+    def of(clip: Tensor) -> Tensor:  # (B, C, F, H, W) -> (B, C, 1, H, W)
+        return torch.stack([clip[sample, :, [k]] for sample, k in enumerate(chosen)])
+
+    mask = None if part.mask is None else of(part.mask)
+    still = evolve(noised, latents=of(noised.latents), target=of(noised.target))
+    return evolve(part, latents=of(part.latents), mask=mask), still
+
+
+def drop_text(part: Part, chance: float, empty: Tensor, rng: Generator) -> Part:
+    """Each sample's caption becomes "", whose embedding is `empty` (L, D), with that chance."""
+    dropped = torch.rand(len(part.prompts), generator=rng) < chance
+    of_each = dropped.view(-1, 1, 1).to(part.text.device)
+    text = torch.where(of_each, empty.to(part.text), part.text)
+    prompts = zip(dropped.tolist(), part.prompts, strict=True)
+    return evolve(part, text=text, prompts=tuple("" if gone else told for gone, told in prompts))
 
 
 def loss_terms(branch: Branch, part: Part, noised: Noised, prediction: Tensor) -> dict[str, Tensor]:

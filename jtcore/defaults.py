@@ -17,11 +17,21 @@ if TYPE_CHECKING:
 
 @hookimpl(trylast=True)
 def jt_choose_branches(stage: "Stage", step: "Step", rng: Random) -> Sequence[str]:
-    """Every branch by its own chance, or one of them in proportion to the chances."""
-    chances = {name: branch.chance for name, branch in stage.branch.items()}
+    """Every branch by its own chance, or one of them in proportion to the chances, and those that
+    go by them."""
+    free = {name: b.chance for name, b in stage.branch.items() if b.follows is None}
     if stage.select == "one":
-        return rng.choices(list(chances), list(chances.values()))
-    return [name for name, chance in chances.items() if rng.random() < chance]
+        drawn = rng.choices(list(free), list(free.values()))
+    else:
+        drawn = [name for name, chance in free.items() if rng.random() < chance]
+
+    def runs(name: str) -> bool:
+        branch = stage.branch[name]
+        if branch.follows is None:
+            return name in drawn
+        return runs(branch.follows) == (branch.when is not None)
+
+    return [name for name in stage.branch if runs(name)]
 
 
 @hookimpl(trylast=True)

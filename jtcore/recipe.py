@@ -9,6 +9,7 @@ from attrs.validators import and_, deep_iterable, ge, gt, le, lt, min_len, optio
 from jtcore.data import Data
 from jtcore.errors import JtError
 from jtcore.near import did_you_mean
+from jtcore.noise import SharedNoise, Times
 from jtcore.plugins import Plugins
 from jtcore.scales import ScaleSchedule
 from jtcore.structure import Component, component, lines, structure, unstructure
@@ -36,13 +37,43 @@ class LossTerm:
 
 @frozen
 class Branch:
-    """One forward and one backward: which data, which adapters are on, which are trained."""
+    """One forward and one backward: which data, which adapters are on, which are trained
+
+    when, unless: another branch of the stage: this one runs in the steps in which that does, or in
+        all others
+    noise_as: another branch with the same data, whose clips, times and noise this one sees too
+    frame: "random" shows one frame of each noised clip, as a video of one
+    """
 
     data: tuple[str, ...] = field(validator=min_len(1))
     adapters: tuple[str, ...] = field(validator=min_len(1))
     losses: Mapping[str, LossTerm] = field(validator=min_len(1))
     trains: tuple[str, ...] | None = None  # all that are on, unless said
     chance: float = field(default=1.0, validator=and_(gt(0), le(1)))  # of running in a step
+    when: str | None = None
+    unless: str | None = None
+    times: Times = Times()
+    noise: SharedNoise | None = None  # added to the noise, and so to what is to be predicted
+    noise_as: str | None = None
+    frame: Literal["all", "random"] = "all"
+    drop_text: float = field(default=0.0, validator=and_(ge(0), le(1)))  # chance, for each sample
+
+    def __attrs_post_init__(self) -> None:
+        if self.when is not None and self.unless is not None:
+            raise ValueError("expected when or unless, got both")
+        if self.follows is not None and self.chance < 1:
+            raise ValueError("expected chance, when or unless: another's steps leave no chance")
+        if self.noise_as is not None and (self.times != Times() or self.noise is not None):
+            raise ValueError("expected times and noise with the branch that noise_as names alone")
+
+    @property
+    def follows(self) -> str | None:
+        """The branch that decides in which steps this one runs."""
+        return self.unless if self.when is None else self.when
+
+    def medium(self, data: Data) -> str:
+        """What parts of `data` are to its losses."""
+        return "image" if self.frame == "random" else data.medium
 
     @property
     def trained(self) -> tuple[str, ...]:
@@ -73,6 +104,12 @@ class Stage:
         """Adapters that some branch trains, in order of first mention."""
         return tuple(dict.fromkeys(name for b in self.branch.values() for name in b.trained))
 
+    def shares_noise(self, name: str) -> str | None:
+        """The branch whose noise the branch `name` and others see; None where it has its own."""
+        if any(branch.noise_as == name for branch in self.branch.values()):
+            return name
+        return self.branch[name].noise_as
+
 
 @frozen
 class NoisePrior:
@@ -102,6 +139,7 @@ class Sampling:
     scales: Mapping[str, float] = Factory(dict)  # by adapter; 1 unless said
     schedule: Mapping[str, ScaleSchedule] = Factory(dict)  # by adapter; of factors on those
     noise_prior: NoisePrior | None = None
+    noise: SharedNoise | None = None  # added to the noise that samples begin with
 
     @property
     def captions(self) -> tuple[str, ...]:
@@ -168,6 +206,11 @@ class Recipe:
         return sum(stage.steps for stage in self.stage.values())
 
     @property
+    def drops_text(self) -> bool:
+        """Whether some branch trains without captions at times."""
+        return any(b.drop_text for stage in self.stage.values() for b in stage.branch.values())
+
+    @property
     def used_data(self) -> dict[str, Data]:
         """What branches or validation draw from; a variant may leave some of its base's unused."""
         branches = (branch for stage in self.stage.values() for branch in stage.branch.values())
@@ -194,7 +237,9 @@ def _name_problems(recipe: Recipe) -> Problems:
     """Names that mean nothing, and names that are never used."""
     for stage_name, stage in recipe.stage.items():
         for name, branch in stage.branch.items():
-            yield from _branch_problems(recipe, branch, f"stage.{stage_name}.branch.{name}")
+            path = f"stage.{stage_name}.branch.{name}"
+            yield from _branch_problems(recipe, branch, path)
+            yield from _tie_problems(stage, name, path)
     trained = {name for stage in recipe.stage.values() for name in stage.trained}
     for name in recipe.adapter:
         if name not in trained:
@@ -226,7 +271,7 @@ def _branch_problems(recipe: Recipe, branch: Branch, path: str) -> Problems:
 
 def _medium_problems(recipe: Recipe, branch: Branch, path: str) -> Problems:
     """Data without a loss, and losses without data."""
-    media = {n: recipe.data[n].medium for n in branch.data if n in recipe.data}
+    media = {n: branch.medium(recipe.data[n]) for n in branch.data if n in recipe.data}
     known = all(name in recipe.data for name in branch.data)
     wanted = {term.on for term in branch.losses.values()}
     for name, medium in media.items():
@@ -235,6 +280,33 @@ def _medium_problems(recipe: Recipe, branch: Branch, path: str) -> Problems:
     for name, term in branch.losses.items():
         if known and term.on not in {*media.values(), "all"}:
             yield f"{path}.losses.{name}.on: no data of the branch is {term.on!r}"
+
+
+def _tie_problems(stage: Stage, name: str, path: str) -> Problems:
+    """Branches of a stage that go by each other."""
+    branch = stage.branch[name]
+    for key in ("when", "unless", "noise_as"):
+        if (other := getattr(branch, key)) is not None:
+            yield from _unknown([other], stage.branch, f"{path}.{key}", "branch of the stage")
+    followed = _followed(stage, name)
+    if followed[-1:] == [name]:
+        key = "unless" if branch.when is None else "when"
+        yield f"{path}.{key}: goes in a circle: {' -> '.join([name, *followed])}"
+    leader = stage.branch.get(branch.noise_as)
+    if leader is None:
+        return
+    if leader.noise_as is not None:
+        yield f"{path}.noise_as: {branch.noise_as!r} has the noise of another itself"
+    elif leader.data != branch.data:
+        yield f"{path}.data: expected {list(leader.data)} as {branch.noise_as!r} has, for its noise"
+
+
+def _followed(stage: Stage, name: str) -> list[str]:
+    """The branches that decide when another runs, each by the next, up to the first met again."""
+    path = [name]
+    while (branch := stage.branch.get(path[-1])) and branch.follows and len(set(path)) == len(path):
+        path.append(branch.follows)
+    return path[1:]
 
 
 def _unknown(names: Iterable[str], known: Collection[str], path: str, what: str) -> Problems:

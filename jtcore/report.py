@@ -58,6 +58,8 @@ def _unusual(settings: Sampling) -> Iterator[str]:
         yield f"batches of {settings.batch}"
     if prior := settings.noise_prior:
         yield f"noise that is {prior.share:.0%} of {prior.video}"
+    if offset := settings.noise:
+        yield f"noise with {offset.std:g} that is alike along {' and '.join(offset.shared)}"
     for name, schedule in settings.schedule.items():
         factors, at = (", ".join(f"{n:g}" for n in each) for each in (schedule.scales, schedule.at))
         on = "" if schedule.on == "both" else f" on the {schedule.on} half"

@@ -15,10 +15,13 @@ from jtcore.guidance import cosine_guidance, guide
 from jtcore.inversion import invert, mix
 from jtcore.media import write_video
 from jtcore.model import Model
+from jtcore.noise import SharedNoise
 from jtcore.recipe import Sampling
 from jtcore.scales import moments, over_batch
 from jtcore.structure import unstructure
 from jtcore.types import BackboneSpec, Codec, Sampler
+
+UNUSUAL = ("scheduler", "dynamic_guidance", "noise_prior", "noise")  # told where they are used
 
 
 @frozen
@@ -61,7 +64,7 @@ def denoise(
     """
     device, backbone = model.engine.device, model.backbone
     ways = [_Way.begin(request, settings, model) for request in batch]
-    latents = torch.cat([way.start(shape) for way in ways]).to(device)
+    latents = torch.cat([way.start(shape, settings.noise) for way in ways]).to(device)
     if inverted is not None:
         latents = mix(inverted, latents, settings.noise_prior.share)
     halves = 1 if settings.guidance == 1 else 2
@@ -96,8 +99,11 @@ class _Way:
         sampler = model.backbone.sampler(settings.steps, settings.scheduler)
         return cls(sampler, torch.Generator().manual_seed(request.seed))
 
-    def start(self, shape: tuple[int, int, int, int]) -> Tensor:  # (1, C, F, H, W)
-        return self.sampler.start((1, *shape), self.rng)
+    def start(
+        self, shape: tuple[int, int, int, int], offset: SharedNoise | None
+    ) -> Tensor:  # (1, C, F, H, W)
+        latents = self.sampler.start((1, *shape), self.rng)
+        return latents if offset is None else latents + offset.draw(latents.shape, self.rng)
 
     def step(self, answer: Tensor, index: int, latents: Tensor) -> Tensor:  # (1, C, F, H, W)
         return self.sampler.step(answer, index, latents, self.rng)
@@ -199,7 +205,7 @@ def shaping(settings: Sampling, scales: Mapping[str, float]) -> dict[str, Any]:
     far as they are used."""
     table = unstructure(settings)
     scheduled = {name: table["schedule"][name] for name in scales if name in table["schedule"]}
-    told = {key: table.get(key) for key in ("scheduler", "dynamic_guidance", "noise_prior")}
+    told = {key: table.get(key) for key in UNUSUAL}
     told |= {"batch": table["batch"] if table["batch"] > 1 else None, "schedule": scheduled}
     return {key: value for key, value in told.items() if value}
 

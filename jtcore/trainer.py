@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from jtcore.adapter import Adapter
 from jtcore.artifact import save_adapter
-from jtcore.branch import Branch
+from jtcore.branch import Branch, drop_text
 from jtcore.checkpoint import (
     Checkpoint,
     Position,
@@ -22,6 +22,7 @@ from jtcore.checkpoint import (
 from jtcore.engine import NonFiniteGradient, gradient_norm, learning_rate
 from jtcore.errors import Interrupted, JtError
 from jtcore.model import Model
+from jtcore.noise import Draws
 from jtcore.recipe import Recipe, Stage
 from jtcore.rng import generator, seed_of, shared_random
 from jtcore.run import Run
@@ -115,18 +116,26 @@ class Trainer:
 
     def make_branch(self, stage: Stage, step: Step, name: str, micro: int) -> Branch:
         """A branch with its batch and randomness: a function of the seed and the step alone."""
-        settings = stage.branch[name]
+        settings, leader = stage.branch[name], stage.shares_noise(name)
         draw = step.index * stage.accumulate + micro
         here = (self.recipe.seed, step.stage, name, draw)
         rng = generator(*here)
+        shared = generator(self.recipe.seed, step.stage, leader, draw, "noise") if leader else rng
+        drawn = stage.branch[leader or name]
         torch.manual_seed(seed_of(*here, "dropout"))
+        parts = [self._part(source, step.stage, draw, shared) for source in settings.data]
+        if settings.drop_text:
+            empty = self.model.texts[""]
+            parts = [drop_text(part, settings.drop_text, empty, rng) for part in parts]
         return Branch(
             path=f"stage.{step.stage}.branch.{name}",
             settings=settings,
             backbone=self.model.backbone,
             adapters={adapter: self.model.adapters[adapter] for adapter in settings.adapters},
-            parts=tuple(self._part(source, step.stage, draw, rng) for source in settings.data),
+            parts=tuple(parts),
             rng=rng,
+            draws=Draws(drawn.times, drawn.noise),
+            noise_rng=shared,
             autocast=self.model.engine.autocast,
             backward=lambda loss: self.model.engine.backward(loss / stage.accumulate),
         )

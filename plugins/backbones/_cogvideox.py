@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 from jtcore.diffusion import Levels
 from jtcore.noise import PLAIN, Draws
 from jtcore.targets import Targets, match_targets
-from jtcore.types import Entrance, Noised, Sampler, Site
+from jtcore.types import Entrance, Noised, Sampler, Site, Vocabulary
 
 from ._discrete import add_noise, levels
 from ._samplers import Kind, StockSampler, sampler
@@ -57,6 +57,7 @@ class CogVideoXBackbone:
 
     denoiser: CogVideoXTransformer3DModel
     scheduler: CogVideoXDDIMScheduler
+    vocabulary: Vocabulary | None = None
     prediction = "v"
 
     def targets(self, query: Targets) -> dict[str, nn.Module]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Generator, Tensor
 
 from jtcore.diffusion import Levels, Prediction, noised
+from jtcore.noise import Draws
 from jtcore.types import Noised
 
 
@@ -16,10 +16,10 @@ def levels(alpha_bars: Tensor, times: Tensor) -> Levels:
 
 
 def add_noise(
-    alpha_bars: Tensor, prediction: Prediction, latents: Tensor, rng: Generator
+    alpha_bars: Tensor, prediction: Prediction, latents: Tensor, rng: Generator, draws: Draws
 ) -> Noised:  # latents (B, C, F, H, W)
-    """At times uniform over the schedule; drawn on the CPU, alike on every device, in float32."""
-    times = torch.randint(len(alpha_bars), (len(latents),), generator=rng)
-    noise = torch.randn(latents.shape, generator=rng).to(latents.device)
+    """In float32; at times uniform over the schedule, but for what `draws` says."""
+    times = draws.steps(len(latents), len(alpha_bars), rng)
+    noise = draws.noise(latents.shape, rng).to(latents.device)
     at = levels(alpha_bars, times)
     return noised(prediction, latents, noise, times.to(latents.device), at)

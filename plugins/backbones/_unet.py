@@ -13,7 +13,7 @@ from jtcore import JtError
 from jtcore.diffusion import Levels, Prediction
 from jtcore.noise import PLAIN, Draws
 from jtcore.targets import Targets, match_targets
-from jtcore.types import Entrance, Noised, Site
+from jtcore.types import Entrance, Noised, Site, Vocabulary
 
 from ._discrete import add_noise, levels
 from ._samplers import Kind, StockSampler, sampler, understood
@@ -68,6 +68,7 @@ class UNetBackbone:
 
     denoiser: UNet3DConditionModel
     scheduler: DDIMScheduler
+    vocabulary: Vocabulary | None = None
 
     @property
     def prediction(self) -> Prediction:

@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 from jtcore.diffusion import Levels, noised
 from jtcore.noise import PLAIN, Draws
 from jtcore.targets import Targets, match_targets
-from jtcore.types import Entrance, Noised, Site
+from jtcore.types import Entrance, Noised, Site, Vocabulary
 
 from ._samplers import Kind, StockSampler, sampler
 from ._sites import match_sites
@@ -52,6 +52,7 @@ class WanBackbone:
     denoiser: WanTransformer3DModel
     scheduler: Any
     shift: float
+    vocabulary: Vocabulary | None = None
     prediction = "flow"
 
     def targets(self, query: Targets) -> dict[str, nn.Module]:
@@ -73,8 +74,8 @@ class WanBackbone:
     def noise(
         self, latents: Tensor, rng: Generator, draws: Draws = PLAIN
     ) -> Noised:  # latents (B, C, F, H, W)
-        """At times drawn uniformly, but for what `draws` says, and shifted as sampling shifts its own:
-        sigma = shift u / (1 + (shift - 1) u), u ~ U(0, 1] (https://arxiv.org/abs/2403.03206, 23).
+        """At times drawn uniformly, but for what `draws` says, and shifted as sampling shifts its
+        own: sigma = shift u / (1 + (shift - 1) u), u ~ U(0, 1] (https://arxiv.org/abs/2403.03206, 23).
 
         Uniform u is what DiffSynth-Studio trains adapters of Wan with; Wan itself was trained with
         u of a logit-normal distribution. Drawn on the CPU, alike on every device.

@@ -1,13 +1,10 @@
 """Squared error, and random shifts of it that some axes share: what the losses here are made of."""
 
 from collections.abc import Collection
-from typing import Literal
 
-import torch
 from torch import Generator, Tensor
 
-Axis = Literal["channel", "frame", "row", "column"]
-AXES: tuple[Axis, ...] = ("channel", "frame", "row", "column")
+from jtcore.noise import Axis, draw_shared
 
 
 def squared_error(prediction: Tensor, target: Tensor) -> Tensor:  # (B, C, F, H, W) twice -> (B,)
@@ -18,5 +15,4 @@ def squared_error(prediction: Tensor, target: Tensor) -> Tensor:  # (B, C, F, H,
 def draw_shift(like: Tensor, shared: Collection[Axis], std: float, rng: Generator) -> Tensor:
     """N(0, std^2) that varies along the axes not `shared`, with size 1 along those that are; to be
     added to a `like` (B, C, F, H, W). Drawn on the CPU, so that it is the same on every device."""
-    sizes = [1 if axis in shared else size for axis, size in zip(AXES, like.shape[1:], strict=True)]
-    return std * torch.randn(len(like), *sizes, generator=rng).to(like)
+    return draw_shared(like.shape, shared, std, rng).to(like)

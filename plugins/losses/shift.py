@@ -7,9 +7,10 @@ from attrs.validators import deep_iterable, ge, in_
 from torch import Generator, Tensor
 
 from jtcore import hookimpl
+from jtcore.noise import AXES, Axis
 from jtcore.types import Noised, Part
 
-from ._shift import AXES, Axis, draw_shift, squared_error
+from ._shift import draw_shift, squared_error
 
 Shifted = Literal["prediction", "target"]
 

@@ -9,11 +9,11 @@ from torch import Generator, Tensor
 
 from jtcore import JtError
 from jtcore.adapter import switched_on
+from jtcore.noise import AXES
 from jtcore.plugins import load_plugins
 from jtcore.structure import Component, structure_component, unstructure
 from jtcore.types import Noised, Part
 from jtplugins.adapters.glora import GLoRA
-from jtplugins.losses._shift import AXES
 from jtplugins.losses.ait import AiT
 from jtplugins.losses.diffusion import Diffusion
 from jtplugins.losses.shift import Shift

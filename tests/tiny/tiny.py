@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from jtcore import hookimpl
 from jtcore.diffusion import Levels
 from jtcore.errors import JtError
+from jtcore.noise import PLAIN, Draws
 from jtcore.targets import match_targets
 from jtcore.types import Noised
 
@@ -81,9 +82,9 @@ class TinyBackbone:
     def targets(self, query: str) -> dict[str, nn.Module]:
         return match_targets(self.denoiser, ROLES, query)
 
-    def noise(self, latents: Tensor, rng: Generator) -> Noised:
-        times = torch.rand(len(latents), generator=rng).to(latents.device)
-        noise = torch.randn(latents.shape, generator=rng).to(latents.device)
+    def noise(self, latents: Tensor, rng: Generator, draws: Draws = PLAIN) -> Noised:
+        times = draws.moved(torch.rand(len(latents), generator=rng)).to(latents.device)
+        noise = draws.noise(latents.shape, rng).to(latents.device)
         mixed = torch.lerp(latents, noise, times.view(-1, 1, 1, 1, 1))
         return Noised(mixed, times, noise - latents)
 
