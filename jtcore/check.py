@@ -1,6 +1,6 @@
 """The check of a recipe: everything that can be known before anything is computed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
@@ -9,7 +9,8 @@ from jtcore.engine import choose_device
 from jtcore.errors import JtError
 from jtcore.inversion import prior_problems
 from jtcore.model import attach_adapters
-from jtcore.recipe import Recipe, Sampling
+from jtcore.reading import read, replaced_words
+from jtcore.recipe import Branch, Recipe, Sampling
 from jtcore.types import Backbone
 
 Problems = Iterator[str]  # each with its path
@@ -17,7 +18,7 @@ Problems = Iterator[str]  # each with its path
 
 def check(recipe: Recipe) -> None:
     """Raises JtError with every problem of files, captions, sizes, masks, device and targets."""
-    checks = (_data, _masks, _sampling, _metrics, _prompts, _engine, _model)
+    checks = (_data, _masks, _frames, _sampling, _metrics, _prompts, _engine, _model)
     problems = [problem for part in checks for problem in _caught(part, recipe)]
     if problems:
         raise JtError(dict.fromkeys(problems))  # what several checks meet is told once
@@ -37,18 +38,40 @@ def _data(recipe: Recipe) -> Problems:
 
 def _masks(recipe: Recipe) -> Problems:
     """Losses that need masks, on data without."""
+    for place, branch in _branches(recipe):
+        for name, term in branch.losses.items():
+            bare = [
+                data
+                for data in branch.data
+                if recipe.data[data].masks is None
+                and term.on in ("all", branch.medium(recipe.data[data]))
+            ]
+            if bare and getattr(term.loss.spec, "needs_mask", False):
+                yield f"{place}.losses.{name}: needs masks, and data.{bare[0]} has none"
+
+
+def _frames(recipe: Recipe) -> Problems:
+    """Single frames of clips, of a codec that puts several into a latent one."""
+    for place, branch in _branches(recipe):
+        for name in branch.data if branch.frame == "random" else ():
+            data = recipe.data[name]
+            try:
+                found = recipe.backbone.spec.latent_shape(data.frames, *data.size)[1]
+            except (ValueError, JtError):
+                continue  # told with the data
+            if found != data.frames:
+                yield (
+                    f"{place}.frame: this backbone makes {found} latent frames of {data.frames}, so"
+                    f" none is a frame; give the branch a table of data.{name}'s source with"
+                    f" frames = 1 and clips = {data.frames}, which draws single ones"
+                )
+
+
+def _branches(recipe: Recipe) -> Iterator[tuple[str, Branch]]:
+    """Every branch, with its place."""
     for stage_name, stage in recipe.stage.items():
-        for branch_name, branch in stage.branch.items():
-            for name, term in branch.losses.items():
-                bare = [
-                    data
-                    for data in branch.data
-                    if recipe.data[data].masks is None
-                    and term.on in ("all", recipe.data[data].medium)
-                ]
-                if bare and getattr(term.loss.spec, "needs_mask", False):
-                    place = f"stage.{stage_name}.branch.{branch_name}.losses.{name}"
-                    yield f"{place}: needs masks, and data.{bare[0]} has none"
+        for name, branch in stage.branch.items():
+            yield f"stage.{stage_name}.branch.{name}", branch
 
 
 def _sampling(recipe: Recipe) -> Problems:
@@ -74,21 +97,34 @@ def _metrics(recipe: Recipe) -> Problems:
 
 
 def _prompts(recipe: Recipe) -> Problems:
-    """Captions and prompts that the text encoder cannot take as they stand."""
-    asked: dict[str, Sequence[str]] = {}
-    for name, data in recipe.used_data.items():
-        try:
-            asked[f"data.{name}.prompt"] = captions(data)
-        except JtError:
-            continue  # told with the data
+    """Captions and prompts that the text encoder cannot take as it reads them."""
+    replaced = replaced_words(recipe.adapter)
+    for place, prompts in _asked(recipe).items():
+        texts = dict.fromkeys(read(prompt, replaced).text for prompt in prompts)
+        for problem in recipe.backbone.spec.prompt_problems(list(texts)):
+            yield f"{place}: {problem}"
+
+
+def _asked(recipe: Recipe) -> dict[str, Sequence[str]]:
+    """All that is embedded, by its place."""
+    asked = {f"data.{name}.prompt": _captions(recipe, [name]) for name in recipe.used_data}
     if recipe.sample:
         asked["sample.prompts"] = recipe.sample.prompts
         asked["sample.negative"] = [recipe.sample.negative]
         if recipe.sample.noise_prior:
             asked["sample.noise_prior.prompt"] = [recipe.sample.noise_prior.prompt]
-    for place, prompts in asked.items():
-        for problem in recipe.backbone.spec.prompt_problems(list(dict.fromkeys(prompts))):
-            yield f"{place}: {problem}"
+    return asked
+
+
+def _captions(recipe: Recipe, streams: Iterable[str]) -> list[str]:
+    """Those of some streams, but for what is told with the data."""
+    found = []
+    for name in streams:
+        try:
+            found += captions(recipe.data[name])
+        except JtError:
+            continue
+    return found
 
 
 def _engine(recipe: Recipe) -> Problems:
@@ -113,7 +149,13 @@ def _model(recipe: Recipe) -> Problems:
     if recipe.sample:
         for option, problem in walk_problems(recipe.sample, backbone):
             yield f"sample.{option}: {problem}"
-    attach_adapters(recipe.adapter, backbone, recipe.seed)
+    attached = attach_adapters(recipe.adapter, backbone, recipe.seed)
+    asked = list(dict.fromkeys(prompt for prompts in _asked(recipe).values() for prompt in prompts))
+    for name, adapter in attached.items():
+        branches = (b for stage in recipe.stage.values() for b in stage.branch.values())
+        streams = {data for b in branches if name in b.trained for data in b.data}
+        for problem in adapter.text_problems(_captions(recipe, sorted(streams)), asked):
+            yield f"adapter.{name}: {problem}"
 
 
 def walk_problems(settings: Sampling, backbone: Backbone) -> Iterator[tuple[str, str]]:

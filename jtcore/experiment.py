@@ -19,6 +19,7 @@ from jtcore.evaluate import measure, summarise
 from jtcore.inversion import load_reference
 from jtcore.model import Model, load_model
 from jtcore.plugins import Plugins
+from jtcore.reading import replaced_words
 from jtcore.recipe import Recipe
 from jtcore.report import write_report
 from jtcore.run import Run
@@ -93,10 +94,12 @@ def prepare(recipe: Recipe, engine: Engine, run: Run, stop: Stop) -> Materials:
     cache = Cache(cache_folder())
     spec = recipe.backbone.spec
     needed = {caption for data in recipe.used_data.values() for caption in captions(data)}
+    needed |= {""} if recipe.drops_text else set()
     if recipe.sample:
         needed |= {*recipe.sample.captions}
     stop.check()
-    texts = embed_texts(sorted(needed), spec, cache, engine.device)
+    replaced = replaced_words(recipe.adapter)
+    texts = embed_texts(sorted(needed), spec, cache, engine.device, replaced)
     streams = {}
     for name, data in recipe.used_data.items():
         stop.check()

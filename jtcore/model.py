@@ -48,6 +48,8 @@ def load_model(
     attached = attach_adapters(adapters, loaded, seed)
     for adapter in attached.values():
         adapter.to(engine.device)
+        if engine.gradient_checkpointing:
+            adapter.checkpoint_gradients()
     return Model(loaded, attached, texts, engine)
 
 

@@ -18,6 +18,7 @@ from jtcore.inversion import load_reference, prior_problems
 from jtcore.model import load_model
 from jtcore.plugins import Plugins, load_plugins
 from jtcore.provenance import backbone_identity
+from jtcore.reading import read, replaced_words
 from jtcore.recipe import EngineSettings, Sampling
 from jtcore.run import speaker, write_json
 from jtcore.sample import generate, requests
@@ -50,13 +51,14 @@ def sample(given: Namespace) -> None:
     wanted = list(requests(generation.sample, _scales(given.scale, artifacts)))
     _refuse_existing(given.out, [request.file for request in wanted])
     settings, spec, engine = generation.sample, generation.backbone.spec, Engine(generation.engine)
-    if problems := list(_sampling_problems(generation)):
+    adapters = {artifact.name: artifact.adapter for artifact in artifacts}
+    replaced = replaced_words(adapters)
+    if problems := list(_sampling_problems(generation, replaced)):
         raise JtError(problems)
     _tell_other_backbone(artifacts, backbone_identity(generation.backbone), say)
     cache = Cache(cache_folder())
-    texts = embed_texts(settings.captions, spec, cache, engine.device)
+    texts = embed_texts(settings.captions, spec, cache, engine.device, replaced)
     reference = load_reference(settings, spec, cache, engine.device, say)
-    adapters = {artifact.name: artifact.adapter for artifact in artifacts}
     model = load_model(generation.backbone, adapters, texts, engine, seed=0)
     for artifact in artifacts:
         load_weights(artifact, model.adapters[artifact.name])
@@ -108,7 +110,7 @@ def _table(given: Namespace, artifacts: Sequence[Artifact]) -> Table:
     return change(table, given.set)
 
 
-def _sampling_problems(generation: Generation) -> Iterator[str]:
+def _sampling_problems(generation: Generation, replaced: Mapping[str, str]) -> Iterator[str]:
     """What is asked that the backbone cannot do."""
     settings, spec = generation.sample, generation.backbone.spec
     try:
@@ -120,7 +122,8 @@ def _sampling_problems(generation: Generation) -> Iterator[str]:
         yield from (f"--noise-prior: {problem}" for problem in prior_problems(settings))
         asked["--noise-prior"] = [settings.noise_prior.prompt]
     for option, prompts in asked.items():
-        for problem in spec.prompt_problems(list(dict.fromkeys(prompts))):
+        texts = dict.fromkeys(read(prompt, replaced).text for prompt in prompts)
+        for problem in spec.prompt_problems(list(texts)):
             yield f"{option}: {problem}"
     backbone = spec.load(torch.device("meta"), torch.float32)
     places = {"steps": "--steps", "scheduler": "--scheduler", "noise_prior.steps": "--noise-prior"}

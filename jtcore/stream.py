@@ -20,6 +20,7 @@ from jtcore.decode import is_transparent
 from jtcore.errors import JtError
 from jtcore.files import sha256
 from jtcore.framing import flip
+from jtcore.reading import read
 from jtcore.rng import generator
 from jtcore.types import BackboneSpec, Codec, Part
 
@@ -39,6 +40,7 @@ class Item:
     prompt: str
     latents: Tensor  # (V, C, F, H, W)
     mask: Tensor | None  # (V, 1, F, H, W) in [0, 1]
+    reference: Tensor | None = None  # (V, E), of pictures, as an image encoder embeds them
 
 
 @frozen(eq=False)
@@ -88,6 +90,9 @@ class Stream:
             stream=self.name,
             mask=torch.stack([i.mask[v] for i, v in pairs]).to(self.device) if masked else None,
             files=tuple(files),
+            reference=torch.stack([i.reference[v] for i, v in pairs]).to(self.device)
+            if items[0].reference is not None
+            else None,
         )
 
 
@@ -130,10 +135,14 @@ def load_items(
 
 
 def embed_texts(
-    prompts: Sequence[str], spec: BackboneSpec, cache: Cache, device: torch.device
+    prompts: Sequence[str],
+    spec: BackboneSpec,
+    cache: Cache,
+    device: torch.device,
+    replaced: Mapping[str, str] | None = None,
 ) -> dict[str, Tensor]:
-    """Each caption's embedding, (L, D), on the CPU. The text encoder is loaded only for those that
-    the cache does not have, and freed."""
+    """Each caption's embedding, (L, D), on the CPU, with the `replaced` words read as what they map
+    to. The text encoder is loaded only for those that the cache does not have, and freed."""
     encoder = once(lambda: spec.load_text_encoder(device))
     shaping = _shaping(device) | {"what": "text", "encoder": spec.text_identity()}
 
@@ -141,10 +150,11 @@ def embed_texts(
     def embed(prompt: str) -> dict[str, Tensor]:
         return {"text": encoder().embed([prompt])[0]}  # alone: no other caption shapes it
 
-    return {
-        prompt: cache.get_or_make(shaping | {"prompt": prompt}, lambda p=prompt: embed(p))["text"]
-        for prompt in prompts
-    }
+    texts = {}
+    for prompt in prompts:
+        text = read(prompt, replaced or {}).text
+        texts[prompt] = cache.get_or_make(shaping | {"prompt": text}, partial(embed, text))["text"]
+    return texts
 
 
 def _shaping(device: torch.device) -> dict[str, str]:

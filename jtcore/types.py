@@ -124,6 +124,34 @@ class TextEncoder(Protocol):
     def embed(self, prompts: Sequence[str]) -> Tensor: ...  # (B, L, D)
 
 
+class RowEncoder(TextEncoder, Protocol):
+    """A text encoder that can be told vectors in place of its vocabulary's."""
+
+    def vectors(self, prompts: Sequence[str]) -> Tensor:
+        """(B, L, E), of the vocabulary: what `encode` makes into what `embed` answers."""
+
+    def encode(self, vectors: Tensor, prompts: Sequence[str]) -> Tensor:
+        """(B, L, E) -> (B, L, D), with gradient to the vectors; the prompts tell what is padding"""
+
+    def checkpoint_gradients(self) -> None:
+        """Keep less for backward and compute it again."""
+
+
+class Vocabulary(Protocol):
+    """How the text encoder of a backbone takes words; only `load` needs its weights."""
+
+    def width(self) -> int:
+        """E, of the vectors of tokens, which is D as well."""
+
+    def pieces(self, text: str) -> int:
+        """How many tokens spell a text of its own. Raises JtError where it is unknown."""
+
+    def places(self, prompt: str, start: int, end: int) -> tuple[int, ...]:
+        """Which of the L tokens stand for the characters from `start` to before `end`."""
+
+    def load(self, device: torch.device) -> RowEncoder: ...
+
+
 class Codec(Protocol):
     """Turns pixels into latents and back."""
 
@@ -150,6 +178,7 @@ class Backbone(Protocol):
 
     denoiser: nn.Module
     prediction: Prediction  # what it answers
+    vocabulary: Vocabulary | None  # None without a tokenizer; may be left out
 
     def targets(self, query: Targets) -> dict[str, nn.Module]:
         """The modules of roles or patterns, by name (see jtcore.targets). Raises JtError."""

@@ -10,6 +10,7 @@ from attrs import frozen
 from torch import Tensor
 
 from ._checkpoint import Checkpoint, load_network
+from ._vocabulary import checkpoint_layers
 
 if TYPE_CHECKING:  # importing transformers costs seconds
     from transformers import CLIPTextModel, CLIPTokenizer
@@ -25,10 +26,30 @@ class CLIPText:
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Tensor:  # (B, L, D)
         """The last hidden states, of 77 tokens."""
+        return self.network(self._tokens(prompts)).last_hidden_state
+
+    @torch.no_grad()
+    def vectors(self, prompts: Sequence[str]) -> Tensor:  # (B, L, E)
+        return self.network.get_input_embeddings()(self._tokens(prompts))
+
+    def encode(self, vectors: Tensor, prompts: Sequence[str]) -> Tensor:
+        """(B, L, E) -> (B, L, D); the class takes no vectors, so they answer for its vocabulary."""
+        words = self.network.get_input_embeddings()
+        hook = words.register_forward_hook(lambda *_: vectors.to(self.network.dtype))
+        try:
+            with torch.autocast(vectors.device.type, enabled=False):
+                return self.network(self._tokens(prompts)).last_hidden_state
+        finally:
+            hook.remove()
+
+    def checkpoint_gradients(self) -> None:
+        checkpoint_layers(self.network.encoder.layers)
+
+    def _tokens(self, prompts: Sequence[str]) -> Tensor:  # (B, L)
         most = self.tokenizer.model_max_length
         tokens = self.tokenizer(list(prompts), padding="max_length", return_tensors="pt").input_ids
         assert tokens.shape[1] == most, "a prompt is too long"
-        return self.network(tokens.to(self.network.device)).last_hidden_state
+        return tokens.to(self.network.device)
 
 
 def load_clip(checkpoint: Checkpoint, device: torch.device) -> CLIPText:

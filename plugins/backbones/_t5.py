@@ -10,6 +10,7 @@ from attrs import frozen
 from torch import Tensor
 
 from ._checkpoint import Checkpoint, load_network
+from ._vocabulary import checkpoint_layers
 
 if TYPE_CHECKING:  # importing transformers costs seconds
     from transformers import T5EncoderModel, T5Tokenizer
@@ -27,10 +28,24 @@ class T5Text:
 
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Tensor:  # (B, L, D), in the network's type
+        return self.network(self._tokens(prompts))[0]
+
+    @torch.no_grad()
+    def vectors(self, prompts: Sequence[str]) -> Tensor:  # (B, L, E), in the network's type
+        return self.network.get_input_embeddings()(self._tokens(prompts))
+
+    def encode(self, vectors: Tensor, prompts: Sequence[str]) -> Tensor:  # (B, L, E) -> (B, L, D)
+        with torch.autocast(vectors.device.type, enabled=False):
+            return self.network(inputs_embeds=vectors.to(self.network.dtype))[0]
+
+    def checkpoint_gradients(self) -> None:
+        checkpoint_layers(self.network.encoder.block)
+
+    def _tokens(self, prompts: Sequence[str]) -> Tensor:  # (B, L)
         tokens = self.tokenizer(list(prompts), padding="max_length", max_length=self.length)
         ids = tokens.input_ids
         assert all(len(each) == self.length for each in ids), "a prompt is too long"
-        return self.network(torch.tensor(ids, device=self.network.device))[0]
+        return torch.tensor(ids, device=self.network.device)
 
 
 def load_t5(checkpoint: Checkpoint, length: int, device: torch.device) -> T5Text:

@@ -9,8 +9,10 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
+from ._vocabulary import checkpoint_layers
+
 if TYPE_CHECKING:  # importing transformers costs seconds
-    from transformers import T5Tokenizer, UMT5EncoderModel
+    from transformers import BatchEncoding, T5Tokenizer, UMT5EncoderModel
 
 LENGTH = 512  # tokens, that which ends a caption among them
 
@@ -24,6 +26,25 @@ class UMT5Text:
 
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Tensor:  # (B, L, D), zeros after each prompt's end
+        tokens = self._tokens(prompts)
+        text = self.network(tokens.input_ids, tokens.attention_mask).last_hidden_state
+        return text.masked_fill(tokens.attention_mask[..., None] == 0, 0)
+
+    @torch.no_grad()
+    def vectors(self, prompts: Sequence[str]) -> Tensor:  # (B, L, E), in the network's type
+        return self.network.get_input_embeddings()(self._tokens(prompts).input_ids)
+
+    def encode(self, vectors: Tensor, prompts: Sequence[str]) -> Tensor:  # (B, L, E) -> (B, L, D)
+        mask = self._tokens(prompts).attention_mask
+        with torch.autocast(vectors.device.type, enabled=False):
+            text = self.network(attention_mask=mask, inputs_embeds=vectors.to(self.network.dtype))
+        return text.last_hidden_state.masked_fill(mask[..., None] == 0, 0)
+
+    def checkpoint_gradients(self) -> None:
+        checkpoint_layers(self.network.encoder.block)
+
+    def _tokens(self, prompts: Sequence[str]) -> BatchEncoding:
+        """`input_ids` and `attention_mask`, each (B, L)."""
         tokens = self.tokenizer(
             [cleaned(prompt) for prompt in prompts],
             padding="max_length",
@@ -31,8 +52,7 @@ class UMT5Text:
             return_tensors="pt",
         ).to(self.network.device)
         assert tokens.input_ids.shape[1] == LENGTH, "a prompt is too long"
-        text = self.network(tokens.input_ids, tokens.attention_mask).last_hidden_state
-        return text.masked_fill(tokens.attention_mask[..., None] == 0, 0)
+        return tokens
 
 
 def cleaned(prompt: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,13 @@ def positions(tokenizer: PreTrainedTokenizerFast, prompt: str, phrase: str) -> t
     spans = [match.span() for match in re.finditer(rf"(?<!\w){spelt}(?!\w)", prompt, re.IGNORECASE)]
     if not spans:
         raise JtError(f"the prompt {prompt!r} does not have the phrase {phrase!r}")
+    return covering(tokenizer, prompt, spans)
+
+
+def covering(
+    tokenizer: PreTrainedTokenizerFast, prompt: str, spans: Sequence[tuple[int, int]]
+) -> tuple[int, ...]:
+    """The tokens that stand for characters of a prompt in some of the spans [start, end)."""
     told = tokenizer(prompt, return_offsets_mapping=True, verbose=False)
     pieces = tokenizer.convert_ids_to_tokens(told.input_ids)
     within = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -19,6 +20,7 @@ from ._cogvideox_configs import PUBLISHED
 from ._random import RandomText, of_files_alone, of_random_alone, random_network
 from ._t5 import load_t5, load_t5_tokenizer, too_long
 from ._vae import CogVideoXCodec
+from ._vocabulary import Words
 from ._weight_files import digest
 from ._words import kept, no_tokens, positions
 
@@ -120,7 +122,8 @@ class CogVideoX:
 
         config = self._config("scheduler")
         scheduler = getattr(diffusers, config["_class_name"]).from_config(config)
-        return CogVideoXBackbone(self._network("transformer", device, dtype), scheduler)
+        denoiser = self._network("transformer", device, dtype)
+        return CogVideoXBackbone(denoiser, scheduler, self._vocabulary)
 
     @classmethod
     def adopt(cls, pipeline: object) -> CogVideoXBackbone | None:
@@ -135,6 +138,16 @@ class CogVideoX:
     @property
     def _checkpoint(self) -> Checkpoint:
         return Checkpoint(self.weights, self.variant, self.revision)
+
+    @property
+    def _vocabulary(self) -> Words | None:
+        if self.weights == "random":
+            return None
+        return Words(
+            partial(kept, load_t5_tokenizer, self._checkpoint),
+            lambda: self._checkpoint.config("text_encoder")["d_model"],
+            self.load_text_encoder,
+        )
 
     @property
     def _length(self) -> int:

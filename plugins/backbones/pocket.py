@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache as once
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +17,15 @@ from jtcore import JtError, hookimpl
 
 from ..pocket import codec, models, text, world
 from ..pocket.captions import vocabulary
+from . import _t5
 from ._checkpoint import Checkpoint, freeze, load_network
 from ._cogvideox import CogVideoXBackbone
+from ._t5 import T5Text
+from ._vocabulary import Words
 from ._words import positions
 
 if TYPE_CHECKING:  # importing transformers costs seconds
-    from transformers import PreTrainedTokenizerFast, T5EncoderModel
+    from transformers import PreTrainedTokenizerFast
 
 
 @frozen
@@ -64,12 +68,12 @@ class Pocket:
     def codec_identity(self) -> str:
         return self._identity("codec")
 
-    def load_text_encoder(self, device: torch.device) -> PocketText:
+    def load_text_encoder(self, device: torch.device) -> T5Text:
         if self.weights == "random":
             parts = self._random()
-            return PocketText(parts.tokenizer, parts.text_encoder.to(device))
+            return T5Text(parts.tokenizer, parts.text_encoder.to(device), text.LENGTH)
         network = self._network("T5EncoderModel", "text_encoder", device, torch.float32)
-        return PocketText(self._tokenizer(), network)
+        return T5Text(self._tokenizer(), network, text.LENGTH)
 
     def load_codec(self, device: torch.device) -> PocketCodec:
         if self.weights == "random":
@@ -81,11 +85,17 @@ class Pocket:
 
         if self.weights == "random":
             parts = self._random()
-            return CogVideoXBackbone(freeze(parts.transformer, device, dtype), parts.scheduler)
+            denoiser = freeze(parts.transformer, device, dtype)
+            return CogVideoXBackbone(denoiser, parts.scheduler, self._vocabulary)
         return CogVideoXBackbone(
             self._network("CogVideoXTransformer3DModel", "transformer", device, dtype),
             CogVideoXDDIMScheduler.from_pretrained(self._folder("scheduler")),
+            self._vocabulary,
         )
+
+    @property
+    def _vocabulary(self) -> Words:
+        return Words(once(self._tokenizer), lambda: text.WIDTH, self.load_text_encoder)
 
     def _tokenizer(self) -> PreTrainedTokenizerFast:
         from transformers import PreTrainedTokenizerFast
@@ -119,7 +129,7 @@ class Pocket:
 
     def _identity(self, *parts: str) -> str:
         """A hash of the files of `parts`, or of the seed, and of the code that reads them."""
-        files = [Path(__file__), *(Path(module.__file__) for module in (models, codec, text))]
+        files = [Path(__file__), *(Path(module.__file__) for module in (models, codec, text, _t5))]
         digest = sha256()
         if self.weights == "random":
             digest.update(f"random {self.seed} {vocabulary()}".encode())
@@ -128,22 +138,6 @@ class Pocket:
         for file in files:
             digest.update(file.name.encode() + file.read_bytes())
         return digest.hexdigest()
-
-
-@frozen(eq=False)
-class PocketText:
-    """A word-level tokenizer and a T5 encoder"""
-
-    tokenizer: PreTrainedTokenizerFast
-    network: T5EncoderModel
-
-    @torch.no_grad()
-    def embed(self, prompts: Sequence[str]) -> Tensor:  # (B, L, D)
-        """Padded to one length and unmasked, as in CogVideoX."""
-        most = text.LENGTH
-        tokens = self.tokenizer(list(prompts), padding="max_length", max_length=most).input_ids
-        assert all(len(ids) == most for ids in tokens), "a prompt is too long"
-        return self.network(torch.tensor(tokens, device=self.network.device))[0]
 
 
 def _prompt_problems(tokenizer: PreTrainedTokenizerFast, prompt: str) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -16,6 +17,7 @@ from . import _umt5, _wan
 from ._checkpoint import Checkpoint, load_network
 from ._random import RandomText, of_files_alone, of_random_alone, random_network
 from ._t5 import load_t5_tokenizer, too_long
+from ._vocabulary import Words
 from ._wan import WanBackbone, WanCodec, keep_times_precise
 from ._weight_files import digest
 from ._words import kept, no_tokens, positions
@@ -146,7 +148,7 @@ class Wan:
         scheduler = getattr(diffusers, self._scheduler()).from_config(self._config("scheduler"))
         denoiser = self._network("WanTransformer3DModel", "transformer", device, dtype)
         shift = self.shift or _shift(scheduler.config)
-        return WanBackbone(keep_times_precise(denoiser), scheduler, shift)
+        return WanBackbone(keep_times_precise(denoiser), scheduler, shift, self._vocabulary)
 
     @classmethod
     def adopt(cls, pipeline: object) -> WanBackbone | None:
@@ -163,6 +165,17 @@ class Wan:
     @property
     def _checkpoint(self) -> Checkpoint:
         return Checkpoint(self.weights, self.variant, self.revision)
+
+    @property
+    def _vocabulary(self) -> Words | None:
+        if self.weights == "random":
+            return None
+        return Words(
+            partial(kept, load_t5_tokenizer, self._checkpoint),
+            lambda: self._checkpoint.config("text_encoder")["d_model"],
+            self.load_text_encoder,
+            _umt5.cleaned,
+        )
 
     def _config(self, part: str) -> Mapping[str, Any]:
         if self.weights != "random":

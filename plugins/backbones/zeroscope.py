@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from math import gcd
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -19,6 +20,7 @@ from ._checkpoint import Checkpoint, load_network
 from ._clip_text import load_clip, load_clip_tokenizer, too_long
 from ._random import RandomText, random_network
 from ._unet import UNetBackbone, bypass_temporal, noise_schedule
+from ._vocabulary import Words
 from ._weight_files import digest
 from ._words import kept, no_tokens, positions
 
@@ -140,7 +142,7 @@ class ZeroScope:
         denoiser = self._network("unet", device, dtype)
         if self.image_mode == "bypass_temporal":
             bypass_temporal(denoiser)
-        return UNetBackbone(denoiser, scheduler)
+        return UNetBackbone(denoiser, scheduler, self._vocabulary)
 
     @classmethod
     def adopt(cls, pipeline: object) -> UNetBackbone | None:
@@ -159,6 +161,16 @@ class ZeroScope:
     @property
     def _checkpoint(self) -> Checkpoint:
         return Checkpoint(self.weights, self.variant, self.revision)
+
+    @property
+    def _vocabulary(self) -> Words | None:
+        if self._random:
+            return None
+        return Words(
+            partial(kept, load_clip_tokenizer, self._checkpoint),
+            lambda: self._checkpoint.config("text_encoder")["hidden_size"],
+            self.load_text_encoder,
+        )
 
     def _config(self, part: str) -> Mapping[str, Any]:
         """Of a part: the published, scaled to `width`, or that of the checkpoint."""
