@@ -20,8 +20,8 @@ class Weights:
     Where it is on, modules compute with W + scale * (W' - W), which is exactly W' at scale 1. W' is
     a float32 copy of their weights, so that weight decay acts as in plain fine-tuning; the
     denoiser's own W stay as they are, for all that is computed with it off. `targets` are modules
-    with all that is inside them; `but` leaves some of that out. AdamW takes 16 bytes for each number
-    that is trained. No module can have two such adapters.
+    with all that is inside them; `but` leaves some of that out. AdamW takes 16 bytes for each
+    number that is trained. No module can have two such adapters.
     """
 
     targets: Targets
@@ -42,8 +42,8 @@ class WeightsAdapter(Adapter):
     """A copy of each parameter of `owners`, by its name in the denoiser.
 
     Copies take the place of a module's own parameters before it runs, and hand it back when it has,
-    also where it fails. So nobody else meets them, and gradient checkpointing, which runs the module
-    again, does.
+    also where it fails. So nobody else meets them, and gradient checkpointing, which runs the
+    module again, does.
     """
 
     scales_samples = False
@@ -102,6 +102,8 @@ class _Replacement:
 
 def _between(base: Tensor, trained: Tensor, scale: float) -> Tensor:  # all of one shape
     """Base at 0 and trained at 1; in the base's dtype, but where autocast chooses one."""
+    if not torch.is_grad_enabled():
+        trained = trained.detach()  # torch has other kernels for what could have a gradient
     mixed = trained if scale == 1 else base.float() + scale * (trained - base.float())
     return mixed if torch.is_autocast_enabled(base.device.type) else mixed.to(base.dtype)
 
