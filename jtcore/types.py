@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # commands answer --help before torch is imported
     from torch import Generator, Tensor, nn
 
     from jtcore.adapter import Adapter
+    from jtcore.attention import TextAttention
     from jtcore.diffusion import Levels, Prediction
     from jtcore.noise import Draws
     from jtcore.targets import Targets
@@ -189,6 +190,10 @@ class Backbone(Protocol):
     def sites(self, query: Targets) -> dict[str, Site]:
         """The attentions and feed-forwards that hold targets of a query, by name. Raises JtError.
         May be left out where nobody works beside them."""
+
+    def text_attentions(self) -> Mapping[str, TextAttention]:
+        """Where the video attends to the text, by name, in order of depth. May be left out where
+        nobody looks or leads."""
 
     def entrance(self) -> Entrance:
         """What runs before the blocks. May be left out where nobody asks."""

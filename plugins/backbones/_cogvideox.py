@@ -10,6 +10,7 @@ import torch
 from attrs import frozen
 from torch import Generator, Tensor, nn
 
+from jtcore.attention import TextAttention
 from jtcore.diffusion import Levels
 from jtcore.noise import PLAIN, Draws
 from jtcore.targets import Targets, match_targets
@@ -70,6 +71,15 @@ class CogVideoXBackbone:
     def sites(self, query: Targets) -> dict[str, Site]:
         """Joint attentions and feed-forwards; the video's stream, and then the text's."""
         return match_sites(self.blocks(), PAIRS, self.targets(query), query, streams=2)
+
+    def text_attentions(self) -> dict[str, TextAttention]:
+        """The joint attention of every block."""
+        config = self.denoiser.config
+        patch = (self._together, config.patch_size, config.patch_size)
+        return {
+            f"{name}.attn1": TextAttention(block.attn1, joint=True, patch=patch)
+            for name, block in self.blocks().items()
+        }
 
     def entrance(self) -> Entrance:
         """Text and video tokens come of one embedding. CogVideoX 1.5's `ofs` is left out of the

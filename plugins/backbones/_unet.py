@@ -10,6 +10,7 @@ from attrs import frozen
 from torch import Generator, Tensor, nn
 
 from jtcore import JtError
+from jtcore.attention import TextAttention
 from jtcore.diffusion import Levels, Prediction
 from jtcore.noise import PLAIN, Draws
 from jtcore.targets import Targets, match_targets
@@ -84,6 +85,15 @@ class UNetBackbone:
     def sites(self, query: Targets) -> dict[str, Site]:
         return match_sites(self.blocks(), PAIRS, self.targets(query), query)
 
+    def text_attentions(self) -> dict[str, TextAttention]:
+        """The spatial attentions to the text; each level has half of the rows and columns."""
+        return {
+            f"{name}.attn2": TextAttention(block.attn2, joint=False, patch=(1, side, side))
+            for name, block in self.blocks().items()
+            if ".attentions." in name
+            for side in [2 ** _level(name, len(self.denoiser.up_blocks))]
+        }
+
     def entrance(self) -> Entrance:
         """The first convolution makes of each place what tokens are elsewhere."""
         network = self.denoiser
@@ -142,6 +152,15 @@ def _blocks(network: UNet3DConditionModel) -> Iterator[tuple[str, nn.Module]]:
             for kind in ("attentions", "temp_attentions"):
                 name = f"{stage}.{kind}.{index}.transformer_blocks.0"
                 yield name, network.get_submodule(name)
+
+
+def _level(name: str, levels: int) -> int:
+    """How often a block's frames are halved, by its name."""
+    stage, _, rest = name.partition(".")
+    if stage == "mid_block":
+        return levels - 1
+    index = int(rest.partition(".")[0])
+    return index if stage == "down_blocks" else levels - 1 - index
 
 
 def bypass_temporal(network: UNet3DConditionModel) -> None:

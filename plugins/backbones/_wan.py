@@ -10,6 +10,7 @@ import torch
 from attrs import frozen
 from torch import Generator, Tensor, nn
 
+from jtcore.attention import TextAttention
 from jtcore.diffusion import Levels, noised
 from jtcore.noise import PLAIN, Draws
 from jtcore.targets import Targets, match_targets
@@ -63,6 +64,14 @@ class WanBackbone:
 
     def sites(self, query: Targets) -> dict[str, Site]:
         return match_sites(self.blocks(), PAIRS, self.targets(query), query)
+
+    def text_attentions(self) -> dict[str, TextAttention]:
+        """The attention of every block to the text alone."""
+        patch = tuple(self.denoiser.config.patch_size)
+        return {
+            f"{name}.attn2": TextAttention(block.attn2, joint=False, patch=patch)
+            for name, block in self.blocks().items()
+        }
 
     def entrance(self) -> Entrance:
         """Video tokens, and those of the text; the time's embedding before it is projected."""
