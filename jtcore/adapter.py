@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from jtcore.errors import JtError
-from jtcore.types import Pass
+from jtcore.types import Pass, Reference
 
 
 class Adapter(nn.Module):
@@ -55,7 +55,10 @@ def told(adapters: Iterable[Adapter], text: Tensor, prompts: Sequence[str]) -> T
 
 @contextmanager
 def switched_on(
-    adapters: Mapping[Adapter, float | Tensor], batch: int, files: tuple[int, ...] | None = None
+    adapters: Mapping[Adapter, float | Tensor],
+    batch: int,
+    files: tuple[int, ...] | None = None,
+    reference: Reference | None = None,
 ) -> Iterator[None]:
     """Switch adapters on at their scales for one forward pass and its backward.
 
@@ -65,7 +68,7 @@ def switched_on(
     busy = [type(adapter).__name__ for adapter in adapters if adapter.current is not None]
     assert not busy, f"{busy} are in a pass that has not ended"
     for adapter, scale in adapters.items():
-        adapter.current = Pass(batch, scale, files)
+        adapter.current = Pass(batch, scale, files, reference)
     try:
         yield
     finally:

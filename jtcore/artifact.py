@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from attrs import frozen
 from safetensors import SafetensorError, safe_open
@@ -31,6 +32,7 @@ class Artifact:
     name: str
     adapter: Component
     backbone: Component
+    image_encoder: Component | None  # of the pictures that it is conditioned on
     sample: Sampling | None  # what the recipe sampled: sizes and steps that it was made for
     engine: EngineSettings  # the precision that it was trained in
     identity: Mapping[str, str]  # hashes of the backbone that it was trained on
@@ -44,6 +46,7 @@ def save_adapter(path: Path, name: str, recipe: Recipe, adapter: Adapter) -> Non
         "name": name,
         "adapter": unstructure(recipe.adapter[name]),
         "backbone": unstructure(recipe.backbone),
+        **_encoder(recipe),
         "sample": unstructure(recipe.sample),
         "engine": {"precision": recipe.engine.precision},
         "identity": backbone_identity(recipe.backbone),
@@ -67,6 +70,7 @@ def read_adapter(path: Path, plugins: Plugins) -> Artifact:
             name=facts["name"],
             adapter=structure_component("adapters", facts["adapter"], plugins),
             backbone=structure_component("backbones", facts["backbone"], plugins),
+            image_encoder=_optional("image_encoders", facts.get("image_encoder"), plugins),
             sample=facts["sample"] and structure(Sampling, facts["sample"], plugins),
             engine=structure(EngineSettings, facts["engine"], plugins),
             identity=facts["identity"],
@@ -76,6 +80,15 @@ def read_adapter(path: Path, plugins: Plugins) -> Artifact:
         raise JtError(f"{path}: {problem}" for problem in error.problems) from error
     except (ValueError, KeyError, TypeError) as error:
         raise JtError(f"{path}: its metadata are damaged: {error!r}") from error
+
+
+def _encoder(recipe: Recipe) -> dict[str, Any]:
+    """Nothing where there is none, so that files of most adapters are as they always were."""
+    return {"image_encoder": unstructure(recipe.image_encoder)} if recipe.image_encoder else {}
+
+
+def _optional(family: str, table: Mapping[str, Any] | None, plugins: Plugins) -> Component | None:
+    return None if table is None else structure_component(family, table, plugins)
 
 
 def plugin_folders_of(path: Path) -> list[str]:

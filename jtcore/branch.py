@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from jtcore import recipe
 from jtcore.adapter import Adapter, switched_on, told
 from jtcore.noise import Draws
+from jtcore.references import shown
 from jtcore.types import Backbone, Noised, Part
 
 
@@ -39,7 +40,8 @@ def run_branch(branch: Branch) -> dict[str, float]:
         for part in branch.parts:
             scales = dict.fromkeys(branch.adapters.values(), 1.0)
             part, noised = noise(branch, part)
-            with switched_on(scales, len(part.prompts), part.files):
+            reference = shown(part, branch.settings.drop_reference, branch.rng)
+            with switched_on(scales, len(part.prompts), part.files, reference):
                 prediction = predict(branch, part, noised)
                 terms = loss_terms(branch, part, noised, prediction)
                 branch.backward(weighted_sum(branch, terms))

@@ -4,13 +4,14 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
-from jtcore.data import captions, data_problems
+from jtcore.data import captions, data_problems, reference_files
 from jtcore.engine import choose_device
 from jtcore.errors import JtError
 from jtcore.inversion import prior_problems
 from jtcore.model import attach_adapters
 from jtcore.reading import read, replaced_words
 from jtcore.recipe import Branch, Recipe, Sampling
+from jtcore.references import reference_problems
 from jtcore.types import Backbone
 
 Problems = Iterator[str]  # each with its path
@@ -18,7 +19,10 @@ Problems = Iterator[str]  # each with its path
 
 def check(recipe: Recipe) -> None:
     """Raises JtError with every problem of files, captions, sizes, masks, device and targets."""
-    checks = (_data, _masks, _frames, _sampling, _metrics, _prompts, _engine, _model)
+    checks = (
+        *(_data, _masks, _frames, _sampling, reference_problems, _metrics, _prompts, _engine),
+        _model,
+    )
     problems = [problem for part in checks for problem in _caught(part, recipe)]
     if problems:
         raise JtError(dict.fromkeys(problems))  # what several checks meet is told once
@@ -34,6 +38,21 @@ def _caught(part, recipe: Recipe) -> Problems:
 def _data(recipe: Recipe) -> Problems:
     for name, data in recipe.used_data.items():
         yield from data_problems(name, data, recipe.backbone.spec)
+
+
+def _files(recipe: Recipe) -> Problems:
+    """Adapters that have something for each file, on data of another number of them."""
+    for stage in recipe.stage.values():
+        for branch in stage.branch.values():
+            for adapter, data in product(branch.adapters, branch.data):
+                problems = getattr(recipe.adapter[adapter].spec, "files_problems", _no_problems)
+                files = len(reference_files(recipe.data[data]))
+                for problem in problems(f"data.{data}", files):
+                    yield f"adapter.{adapter}.{problem}"
+
+
+def _no_problems(data: str, files: int) -> list[str]:
+    return []
 
 
 def _masks(recipe: Recipe) -> Problems:

@@ -91,6 +91,9 @@ def sample(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", nargs=2, type=int, metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--fps", type=float, help="of the written files")
     parser.add_argument("--batch", type=int, help="videos at once")
+    parser.add_argument(
+        "--reference", metavar="FILE", help="a picture, for adapters with an image condition"
+    )
     parser.add_argument("--noise-prior", metavar="FILE", help="a video to begin with the noise of")
     parser.add_argument(
         "--noise-share",

@@ -37,6 +37,8 @@ class Data:
     short: a file with too few frames is an "error", or its last frame is held: "repeat"
     flip: half of the draws are mirrored
     masks: a folder with a PNG of the same name for each picture: white where the subject is
+    reference: what the image encoder shows to adapters that read it: "frame", one of the clip's
+        own, drawn once for each clip; or the path of a picture
     """
 
     source: str
@@ -50,6 +52,7 @@ class Data:
     short: Literal["error", "repeat"] = field(default="error", validator=in_(("error", "repeat")))
     flip: bool = False
     masks: str | None = None
+    reference: str | None = None
 
     def __attrs_post_init__(self) -> None:
         if self.fps is not None and self.stride is not None:

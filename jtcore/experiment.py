@@ -21,6 +21,7 @@ from jtcore.model import Model, load_model
 from jtcore.plugins import Plugins
 from jtcore.reading import replaced_words
 from jtcore.recipe import Recipe
+from jtcore.references import embed_references
 from jtcore.report import write_report
 from jtcore.run import Run
 from jtcore.sample import generate, requests
@@ -63,7 +64,14 @@ def _observed(run: Run, recipe: Recipe, plugins: Plugins) -> Iterator[None]:
 def _conduct(recipe: Recipe, run: Run, plugins: Plugins, stop: Stop) -> None:
     engine = Engine(recipe.engine)
     materials = prepare(recipe, engine, run, stop)
-    model = load_model(recipe.backbone, recipe.adapter, materials.texts, engine, recipe.seed)
+    model = load_model(
+        recipe.backbone,
+        recipe.adapter,
+        materials.texts,
+        engine,
+        recipe.seed,
+        materials.pictures,
+    )
     checkpoint = newest_checkpoint(run.checkpoints, run.say)
     if checkpoint:
         run.say(f"continuing at step {checkpoint.position.number} of {recipe.steps}")
@@ -87,6 +95,7 @@ class Materials:
     streams: Mapping[str, Stream]
     texts: Mapping[str, Tensor]  # caption -> (L, D)
     reference: Tensor | None  # (C, F, H, W), the noise prior's video
+    pictures: Mapping[str, Tensor]  # path -> (E,), of what adapters are shown where they sample
 
 
 def prepare(recipe: Recipe, engine: Engine, run: Run, stop: Stop) -> Materials:
@@ -107,7 +116,8 @@ def prepare(recipe: Recipe, engine: Engine, run: Run, stop: Stop) -> Materials:
     reference = None
     if recipe.sample:
         reference = load_reference(recipe.sample, spec, cache, engine.device, run.say)
-    return Materials(streams, texts, reference)
+    streams, pictures = embed_references(recipe, streams, cache, engine.device)
+    return Materials(streams, texts, reference, pictures)
 
 
 def adapter_scales(recipe: Recipe) -> dict[str, float]:

@@ -51,6 +51,11 @@ def jt_formats() -> Mapping[str, type]:
 
 
 @hookspec
+def jt_image_encoders() -> Mapping[str, type]:
+    """Image encoders by kind: attrs classes that are an `ImageEncoderSpec`."""
+
+
+@hookspec
 def jt_observers() -> Sequence[Callable[[Run, Recipe], object]]:
     """Observers with a state: each is made anew for a run, and its methods are observe hooks."""
 

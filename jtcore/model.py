@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 import torch
-from attrs import frozen
+from attrs import Factory, frozen
 from torch import Tensor
 
 from jtcore.adapter import Adapter
@@ -23,6 +23,7 @@ class Model:
     adapters: Mapping[str, Adapter]
     texts: Mapping[str, Tensor]  # caption -> (L, D)
     engine: Engine
+    pictures: Mapping[str, Tensor] = Factory(dict)  # path -> (E,), as an image encoder embeds them
 
     def scaled(self, scales: Mapping[str, float | Tensor]) -> dict[Adapter, float | Tensor]:
         """Scales by adapter instead of by name, as `switched_on` takes them."""
@@ -40,6 +41,7 @@ def load_model(
     texts: Mapping[str, Tensor],
     engine: Engine,
     seed: int,
+    pictures: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Model:
     """Load the denoiser and attach the adapters, off. Raises JtError."""
     loaded = backbone.spec.load(engine.device, engine.dtype)
@@ -50,7 +52,7 @@ def load_model(
         adapter.to(engine.device)
         if engine.gradient_checkpointing:
             adapter.checkpoint_gradients()
-    return Model(loaded, attached, texts, engine)
+    return Model(loaded, attached, texts, engine, pictures)
 
 
 def attach_adapters(

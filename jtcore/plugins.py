@@ -20,7 +20,10 @@ from jtcore.hints import option_types
 from jtcore.near import did_you_mean
 
 BUILT_IN = "jtplugins"  # the one place where core names the package of plugins
-FOLDERS = ("backbones", "adapters", "losses", "metrics", "formats", "observers")
+FOLDERS = (
+    *("backbones", "adapters", "losses", "metrics", "formats", "image_encoders"),
+    "observers",
+)
 ENTRY_POINTS = "jtcore"
 BACKBONE_METHODS = (
     *("load", "load_text_encoder", "load_codec", "latent_shape", "prompt_problems"),
@@ -33,6 +36,7 @@ METHODS = MappingProxyType(  # what a class of each family must be able to do
         "losses": ("__call__",),
         "metrics": ("load",),
         "formats": (),
+        "image_encoders": ("width", "identity", "load"),
     }
 )
 WAYS = (("write", "load"), ("read",))  # at least one of which a format can go
@@ -43,6 +47,7 @@ ONE = MappingProxyType(  # of a family
         "losses": "loss",
         "metrics": "metric",
         "formats": "format",
+        "image_encoders": "image encoder",
     }
 )
 

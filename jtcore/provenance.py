@@ -40,6 +40,7 @@ def circumstances(
         "plugins": [attrs.asdict(origin) for origin in plugins.origins.values()],
         "broken_plugins": [attrs.asdict(broken) for broken in plugins.broken],
         "backbone": backbone_identity(recipe.backbone),
+        "image_encoder": encoder_identity(recipe),
         **_digests(recipe),
     }
 
@@ -54,6 +55,11 @@ def backbone_identity(backbone: Component) -> dict[str, str]:
     }
 
 
+def encoder_identity(recipe: Recipe) -> str | None:
+    """A hash of weights, options and code of the image encoder, if there is one."""
+    return recipe.image_encoder and recipe.image_encoder.spec.identity()
+
+
 def refuse_changes(then: Mapping[str, Any], recipe: Recipe) -> None:
     """A resumed run must stand on what it began with. Raises JtError naming what is not."""
     cure = "has changed since this run began; put it back, or begin a new run"
@@ -61,6 +67,8 @@ def refuse_changes(then: Mapping[str, Any], recipe: Recipe) -> None:
     changed = [
         f"backbone: its {part} {cure}" for part in now if now[part] != then["backbone"][part]
     ]
+    if encoder_identity(recipe) != then.get("image_encoder"):
+        changed.append(f"image_encoder: it {cure}")
     for family, digests in _digests(recipe).items():
         for name, found in digests.items():
             was = then.get(family, {}).get(name, {})
@@ -86,6 +94,9 @@ def _digests(recipe: Recipe) -> dict[str, dict[str, dict[str, str]]]:
     }
     if recipe.sample and recipe.sample.noise_prior:
         files["sample"] = {"noise_prior": [Path(recipe.sample.noise_prior.video)]}
+    if recipe.sample and recipe.sample.reference:
+        picture = Path(recipe.sample.reference.picture)
+        files["sample"] = files.get("sample", {}) | {"reference": [picture]}
     return {
         family: {name: {str(path): sha256(path) for path in paths} for name, paths in each.items()}
         for family, each in files.items()
@@ -93,7 +104,9 @@ def _digests(recipe: Recipe) -> dict[str, dict[str, dict[str, str]]]:
 
 
 def _files(data: Data) -> Iterator[Path]:
-    """Pictures and videos, and the captions and masks that belong to them."""
+    """Pictures and videos, and the captions, masks and references that belong to them."""
+    if data.reference not in (None, "frame"):
+        yield Path(data.reference)
     for path in reference_files(data):
         yield path
         if data.prompt is None:

@@ -56,6 +56,7 @@ class Branch:
     noise: SharedNoise | None = None  # added to the noise, and so to what is to be predicted
     noise_as: str | None = None
     frame: Literal["all", "random"] = "all"
+    drop_reference: float = field(default=0.0, validator=and_(ge(0), le(1)))  # of each sample
     drop_text: float = field(default=0.0, validator=and_(ge(0), le(1)))  # chance, for each sample
 
     def __attrs_post_init__(self) -> None:
@@ -122,6 +123,20 @@ class NoisePrior:
 
 
 @frozen
+class SampledReference:
+    """A picture that adapters with an image condition are shown
+
+    strength: of the condition on the prompted half of guidance
+    negative: what the negative half is shown: "none", and no bias of a condition either; "zero", an
+        embedding of zeros at the same strength; or the "same"
+    """
+
+    picture: str  # its path, from where the command runs
+    strength: float = 1.0
+    negative: Literal["none", "zero", "same"] = "none"
+
+
+@frozen
 class Sampling:
     """What is generated, from the backbone alone and with the adapters."""
 
@@ -139,6 +154,7 @@ class Sampling:
     scales: Mapping[str, float] = Factory(dict)  # by adapter; 1 unless said
     schedule: Mapping[str, ScaleSchedule] = Factory(dict)  # by adapter; of factors on those
     noise_prior: NoisePrior | None = None
+    reference: SampledReference | None = None
     noise: SharedNoise | None = None  # added to the noise that samples begin with
 
     @property
@@ -192,6 +208,7 @@ class Recipe:
     title: str = ""
     seed: int = field(default=0, validator=ge(0))
     data: Mapping[str, Data] = Factory(dict)
+    image_encoder: Component | None = component("image_encoders", default=None)
     adapter: Mapping[str, Component] = component("adapters", factory=dict)
     stage: Mapping[str, Stage] = Factory(dict)
     sample: Sampling | None = None

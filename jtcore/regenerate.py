@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from attrs import frozen
+from torch import Tensor
 
 from jtcore.artifact import Artifact, load_weights, plugin_folders_of, read_adapter
 from jtcore.cache import Cache, cache_folder
@@ -20,6 +21,7 @@ from jtcore.plugins import Plugins, load_plugins
 from jtcore.provenance import backbone_identity
 from jtcore.reading import read, replaced_words
 from jtcore.recipe import EngineSettings, Sampling
+from jtcore.references import embed_pictures, picture_problems
 from jtcore.run import speaker, write_json
 from jtcore.sample import generate, requests
 from jtcore.signals import stop_on_signals
@@ -39,6 +41,7 @@ class Generation:
 
     sample: Sampling
     backbone: Component = component("backbones")
+    image_encoder: Component | None = component("image_encoders", default=None)
     engine: EngineSettings = EngineSettings()
 
 
@@ -59,7 +62,8 @@ def sample(given: Namespace) -> None:
     cache = Cache(cache_folder())
     texts = embed_texts(settings.captions, spec, cache, engine.device, replaced)
     reference = load_reference(settings, spec, cache, engine.device, say)
-    model = load_model(generation.backbone, adapters, texts, engine, seed=0)
+    pictures = _pictures(generation, cache, engine.device)
+    model = load_model(generation.backbone, adapters, texts, engine, 0, pictures)
     for artifact in artifacts:
         load_weights(artifact, model.adapters[artifact.name])
     model.train(False)
@@ -98,16 +102,37 @@ def _table(given: Namespace, artifacts: Sequence[Artifact]) -> Table:
     sampling |= {key: value for key in OPTIONS if (value := getattr(given, key)) is not None}
     sampling["schedule"] = _schedules(given.schedule, artifacts)
     sampling |= _noise_prior(given, sampling.pop("noise_prior", {}))
+    if given.reference is not None:
+        sampling["reference"] = sampling.get("reference", {}) | {"picture": given.reference}
     first = artifacts[0]
     table = {
         "backbone": unstructure(first.backbone),
         "engine": unstructure(first.engine),
         "sample": sampling,
+        **_image_encoder(artifacts),
     }
     for setting in given.set:
         if not setting.startswith(("backbone.", "engine.")):
             raise JtError(f"--set {setting}: only backbone and engine can be changed here")
     return change(table, given.set)
+
+
+def _image_encoder(artifacts: Sequence[Artifact]) -> Table:
+    """That of the adapters which have one. Raises JtError where they differ."""
+    having = [artifact for artifact in artifacts if artifact.image_encoder]
+    tables = [unstructure(artifact.image_encoder) for artifact in having]
+    for other, table in zip(having, tables, strict=True):
+        if table != tables[0]:
+            raise JtError(f"{other.path} reads another image encoder than {having[0].path}")
+    return {"image_encoder": tables[0]} if tables else {}
+
+
+def _pictures(generation: Generation, cache: Cache, device: torch.device) -> dict[str, Tensor]:
+    """What adapters are shown, by path."""
+    shown = generation.sample.reference
+    if shown is None:
+        return {}
+    return embed_pictures({shown.picture}, generation.image_encoder.spec, cache, device)
 
 
 def _sampling_problems(generation: Generation, replaced: Mapping[str, str]) -> Iterator[str]:
@@ -121,6 +146,11 @@ def _sampling_problems(generation: Generation, replaced: Mapping[str, str]) -> I
     if settings.noise_prior:
         yield from (f"--noise-prior: {problem}" for problem in prior_problems(settings))
         asked["--noise-prior"] = [settings.noise_prior.prompt]
+    if settings.reference:
+        problems = picture_problems(settings.reference.picture)
+        if generation.image_encoder is None:
+            problems.append("no adapter has an image condition")
+        yield from (f"--reference: {problem}" for problem in problems)
     for option, prompts in asked.items():
         texts = dict.fromkeys(read(prompt, replaced).text for prompt in prompts)
         for problem in spec.prompt_problems(list(texts)):

@@ -17,6 +17,7 @@ from jtcore.media import write_video
 from jtcore.model import Model
 from jtcore.noise import SharedNoise
 from jtcore.recipe import Sampling
+from jtcore.references import sampled
 from jtcore.scales import moments, over_batch
 from jtcore.structure import unstructure
 from jtcore.types import BackboneSpec, Codec, Sampler
@@ -73,9 +74,10 @@ def denoise(
     read = torch.stack([model.texts[each] for each in captions]).to(device)
     times = ways[0].sampler.times
     scales = _scales(batch, settings, model, times, halves)
+    reference = sampled(settings.reference, model.pictures, len(batch), halves, device)
     for index, time in enumerate(times):
         asked = latents.repeat(halves, 1, 1, 1, 1), time.to(device).expand(len(captions))
-        with torch.no_grad(), switched_on(scales[index], len(captions)):
+        with torch.no_grad(), switched_on(scales[index], len(captions), reference=reference):
             if index == 0 or scales[index] is not scales[index - 1]:
                 text = told(scales[index], read, captions)
             with model.engine.autocast():
@@ -206,6 +208,7 @@ def shaping(settings: Sampling, scales: Mapping[str, float]) -> dict[str, Any]:
     table = unstructure(settings)
     scheduled = {name: table["schedule"][name] for name in scales if name in table["schedule"]}
     told = {key: table.get(key) for key in UNUSUAL}
+    told["reference"] = table.get("reference") if scales else None  # the base model is shown none
     told |= {"batch": table["batch"] if table["batch"] > 1 else None, "schedule": scheduled}
     return {key: value for key, value in told.items() if value}
 

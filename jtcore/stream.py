@@ -167,12 +167,19 @@ def _item_key(
 ) -> dict[str, str | int | float | None]:
     """All that shapes an item's tensors."""
     mask = mask_of(path, data)
+    return clips_key(path, data, device) | {
+        "what": "latents",
+        "mask": sha256(mask) if mask else None,
+        "codec": spec.codec_identity(),
+    }
+
+
+def clips_key(path: Path, data: Data, device: torch.device) -> dict[str, str | int | float | None]:
+    """All that shapes the clips of a file, and what a device makes of them."""
     height, width = data.size
     return _shaping(device) | {
-        "what": "latents",
         "file": sha256(path),
         "kind": path.suffix.lower(),
-        "mask": sha256(mask) if mask else None,
         "height": height,
         "width": width,
         "frames": data.frames,
@@ -181,7 +188,6 @@ def _item_key(
         "clips": data.clips,
         "short": data.short,
         "flip": data.flip,
-        "codec": spec.codec_identity(),
     }
 
 

@@ -14,6 +14,7 @@ import torch
 from jtcore.adapter import switched_on, told
 from jtcore.model import Model
 from jtcore.recipe import Validation
+from jtcore.references import shown
 from jtcore.rng import generator
 from jtcore.stream import Stream
 from jtcore.types import Part
@@ -57,10 +58,10 @@ def _pair(
 ) -> torch.Tensor:  # (2,)
     """The loss of one draw with adapters off, and on."""
     noised = model.backbone.noise(part.latents, generator(*seed, "validation", part.stream))
-    losses = []
+    losses, reference = [], shown(part)
     for on in ({}, scales):
         adapters = model.scaled(on)
-        with switched_on(adapters, len(part.prompts)):
+        with switched_on(adapters, len(part.prompts), reference=reference):
             text = told(adapters, part.text, part.prompts)
             with model.engine.autocast():
                 prediction = model.backbone.predict(noised.latents, noised.times, text)

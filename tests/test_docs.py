@@ -20,6 +20,7 @@ TABLES = (
     recipe.LossTerm,
     recipe.Sampling,
     recipe.NoisePrior,
+    recipe.SampledReference,
     ScaleSchedule,
     recipe.Validation,
     recipe.EngineSettings,

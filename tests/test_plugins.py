@@ -98,6 +98,24 @@ EVERY_HOOK = """
     def jt_choose_branches(stage):
         return note("jt_choose_branches", list(stage.branch))
 
+    @frozen
+    class Average:
+        def width(self):
+            return 3
+
+        def identity(self):
+            return "mean"
+
+        def load(self, device):
+            return self
+
+        def embed(self, pictures):
+            return pictures.mean((2, 3))
+
+    @hookimpl
+    def jt_image_encoders():
+        return {"average": Average}
+
     @hookimpl
     def jt_run_branch(branch):
         return note("jt_run_branch", None)
@@ -173,7 +191,7 @@ def test_a_folder_provides_a_kind_of_each_family(load_with):
 
     assert loaded.broken == ()
     kinds = {"backbones": "tiny", "adapters": "bias", "losses": "absolute", "metrics": "mean"}
-    kinds["formats"] = "text"
+    kinds |= {"formats": "text", "image_encoders": "average"}
     for family, kind in kinds.items():
         assert loaded.find(family, kind) is loaded.families[family][kind]
 
@@ -395,6 +413,7 @@ def test_an_unknown_kind_is_told_with_the_nearest_and_the_broken(load_with, plug
         ("losses", "loss"),
         ("metrics", "metric"),
         ("formats", "format"),
+        ("image_encoders", "image encoder"),
     ],
 )
 def test_an_unknown_kind_that_is_near_nothing_is_told_with_all(plugins, family, noun):

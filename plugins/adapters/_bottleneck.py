@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from jtcore import JtError
 from jtcore.types import Pass
 
 Activation = Literal["between", "after"]
@@ -47,10 +46,7 @@ class Bottleneck(nn.Module):
         if self.condition is None or now.reference is None:
             return x
         embedding, strength = now.reference.embedding, now.reference.strength
-        if embedding.shape[1] != (expected := self.condition.in_features):
-            raise JtError(
-                f"the image embedding has {embedding.shape[1]} numbers, the adapter reads {expected}"
-            )
+        assert embedding.shape[1] == self.condition.in_features, "of another image encoder"
         said = biased(self.condition, embedding.to(x)) * strength[:, None].to(x)
         if self.way == "add":
             return x + laid_over(said, x)

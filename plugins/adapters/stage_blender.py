@@ -61,7 +61,7 @@ class StageBlender:
                 raise JtError(f"between: no adapter {name!r}; {did_you_mean(name, others)}")
             if not hasattr(others[name], "share"):
                 raise JtError(
-                    f"between: the adapter {name!r} takes no weight; expected one of kind 'dualreal'"
+                    f"between: the adapter {name!r} takes no weight; expected a 'dualreal'"
                 )
             if others[name].share is not None:
                 raise JtError(f"between: another controller has the adapter {name!r} already")

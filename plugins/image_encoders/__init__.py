@@ -1,0 +1,1 @@
+"""Image encoders: what adapters can be conditioned on. One file, one plugin."""
