@@ -12,6 +12,7 @@ from checkpoints.wan import build_wan
 from torch import Tensor, nn
 
 from jtcore import JtError
+from jtcore.noise import Draws, SharedNoise, Times
 from jtcore.plugins import load_plugins
 from jtcore.types import BackboneSpec
 from jtplugins.backbones.cogvideox import CogVideoX
@@ -157,6 +158,49 @@ def test_noise_is_drawn_from_the_generator_alone_and_in_float32(spec, size):
     assert first.latents.dtype == first.target.dtype == torch.float32
     assert first.latents.shape == first.target.shape == latents.shape
     assert first.times.shape == (2,)
+
+
+def noise_in(backbone, noised) -> Tensor:  # (B, C, F, H, W), of clean latents that are 0
+    return noised.latents / backbone.levels(noised.times).over(noised.latents)[1]
+
+
+def test_plain_noise_is_all_that_is_drawn_after_the_times(spec, size):
+    backbone, rng = spec.load(META, torch.float32), seeded()
+    clean = torch.zeros_like(draw_latents(spec, size))
+    found = noise_in(backbone, backbone.noise(clean, seeded()))
+    if backbone.prediction == "flow":
+        torch.rand(2, generator=rng)
+    else:
+        torch.randint(1000, (2,), generator=rng)
+    torch.testing.assert_close(found, torch.randn(found.shape, generator=rng))
+
+
+def test_times_have_the_density_that_is_asked_for(spec, size):
+    backbone, clean = spec.load(META, torch.float32), torch.zeros(40_000, 1, 1, 1, 1)
+    plain = backbone.noise(clean, seeded()).times.double()
+    skewed = backbone.noise(clean, seeded(1), Draws(Times(skew=0.5))).times
+    assert (skewed >= plain.median()).float().mean().item() == pytest.approx(0.659, abs=0.01)
+
+
+def test_noise_that_axes_share_is_in_the_latents_and_in_the_target(spec, size):
+    backbone, clean = spec.load(META, torch.float32), draw_latents(spec, size)
+    plain = backbone.noise(clean, seeded())
+    shifted = backbone.noise(clean, seeded(), Draws(offset=SharedNoise(0.3, ("channel", "frame"))))
+    signal, sigma = backbone.levels(plain.times).over(clean)
+    shift = (shifted.latents - plain.latents) / sigma
+    torch.testing.assert_close(shift, shift[:, :1, :1].expand_as(shift), atol=1e-4, rtol=1e-4)
+    assert shift[:, 0, 0].std() > 0.1
+    share = signal if backbone.prediction == "v" else 1  # of noise in what is to be answered
+    torch.testing.assert_close(shifted.target - plain.target, share * shift, atol=1e-4, rtol=1e-4)
+
+
+def test_samples_begin_with_noise_of_deviation_1_whatever_walks(spec, size):
+    backbone = spec.load(META, torch.float32)
+    with pytest.raises(JtError, match="; there are ") as caught:
+        backbone.sampler(8, "?")
+    for scheduler in str(caught.value).partition("; there are ")[2].split(", "):
+        start = backbone.sampler(8, scheduler).start((4, 16, 5, 20, 20), seeded())
+        assert start.std().item() == pytest.approx(1, abs=0.01)
 
 
 @every_medium
