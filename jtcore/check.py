@@ -1,6 +1,8 @@
 """The check of a recipe: everything that can be known before anything is computed."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import product
 
 import torch
 
@@ -13,6 +15,7 @@ from jtcore.reading import read, replaced_words
 from jtcore.recipe import Branch, Recipe, Sampling
 from jtcore.references import reference_problems
 from jtcore.types import Backbone
+from jtcore.words import attention_problems
 
 Problems = Iterator[str]  # each with its path
 
@@ -20,8 +23,8 @@ Problems = Iterator[str]  # each with its path
 def check(recipe: Recipe) -> None:
     """Raises JtError with every problem of files, captions, sizes, masks, device and targets."""
     checks = (
-        *(_data, _masks, _frames, _sampling, reference_problems, _metrics, _prompts, _engine),
-        _model,
+        *(_data, _files, _masks, _frames, _sampling, reference_problems, _metrics, _prompts),
+        *(_engine, _model),
     )
     problems = [problem for part in checks for problem in _caught(part, recipe)]
     if problems:
@@ -41,18 +44,17 @@ def _data(recipe: Recipe) -> Problems:
 
 
 def _files(recipe: Recipe) -> Problems:
-    """Adapters that have something for each file, on data of another number of them."""
-    for stage in recipe.stage.values():
-        for branch in stage.branch.values():
-            for adapter, data in product(branch.adapters, branch.data):
-                problems = getattr(recipe.adapter[adapter].spec, "files_problems", _no_problems)
-                files = len(reference_files(recipe.data[data]))
-                for problem in problems(f"data.{data}", files):
+    """Adapters that have something for each file, on data of another number of files."""
+    for _, branch in _branches(recipe):
+        for adapter, data in product(branch.adapters, branch.data):
+            problems = getattr(recipe.adapter[adapter].spec, "files_problems", None)
+            with suppress(JtError):  # of files that cannot be found: told with the data
+                for problem in problems(f"data.{data}", _count(recipe, data)) if problems else ():
                     yield f"adapter.{adapter}.{problem}"
 
 
-def _no_problems(data: str, files: int) -> list[str]:
-    return []
+def _count(recipe: Recipe, data: str) -> int:
+    return len(reference_files(recipe.data[data]))
 
 
 def _masks(recipe: Recipe) -> Problems:
@@ -168,6 +170,7 @@ def _model(recipe: Recipe) -> Problems:
     if recipe.sample:
         for option, problem in walk_problems(recipe.sample, backbone):
             yield f"sample.{option}: {problem}"
+    yield from attention_problems(recipe, backbone)
     attached = attach_adapters(recipe.adapter, backbone, recipe.seed)
     asked = list(dict.fromkeys(prompt for prompts in _asked(recipe).values() for prompt in prompts))
     for name, adapter in attached.items():

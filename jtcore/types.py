@@ -148,7 +148,8 @@ class Vocabulary(Protocol):
         """How many tokens spell a text of its own. Raises JtError where it is unknown."""
 
     def places(self, prompt: str, start: int, end: int) -> tuple[int, ...]:
-        """Which of the L tokens stand for the characters from `start` to before `end`."""
+        """Which of the L tokens stand for the characters from `start` to before `end`. Raises
+        JtError where they are spelt otherwise than alone."""
 
     def load(self, device: torch.device) -> RowEncoder: ...
 
@@ -285,6 +286,10 @@ class AdapterSpec(Protocol):
     def attach(self, backbone: Backbone, others: Mapping[str, Adapter]) -> Adapter:
         """Build it beside the backbone, switched off. `others` were attached before it."""
 
+    def files_problems(self, data: str, files: int) -> list[str]:
+        """What keeps it from training on `data`, its place in the recipe, which has so many files;
+        "option: problem" each. May be left out where it trains on any number."""
+
 
 @frozen(eq=False)
 class Imported:
@@ -314,7 +319,9 @@ class Format(Protocol):
 
 
 class Loss(Protocol):
-    """Options of a loss, and the loss."""
+    """Options of a loss, and the loss. One that has an `attention`, an `AttentionTo`, is called
+    with one argument more: by site, maps (B, F, H, W) of how much each video token attends to the
+    phrase, a mean over its tokens and over heads, float32, with gradient."""
 
     needs_mask: bool  # whether its data must have masks; may be left out where they need none
 

@@ -1,44 +1,56 @@
 """Low-rank updates of linear layers: what plain and gated LoRA share."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from attrs import Attribute
 from torch import Tensor, nn
 from torch.nn import functional
 
 from jtcore import JtError
 from jtcore.adapter import Adapter
-from jtcore.types import Pass
+from jtcore.types import Backbone, Pass
 
 Init = Literal["normal", "kaiming"]
 Side = Literal["input", "output"]
+Build = Callable[[nn.Linear], "LowRank"]
 
 
 class LinearAdapter(Adapter):
     """An update beside each target linear, stored under that linear's own dotted path.
 
     Forward hooks add the updates, so that the denoiser keeps its modules and their names, and any
-    number of adapters stack in any order. Raises JtError where a target is not a linear layer.
+    number of adapters stack in any order. Of those in `first_detached`, the update of the first
+    token passes no gradient on. Raises JtError where a target is not a linear layer.
     """
 
     def __init__(
-        self, targets: Mapping[str, nn.Module], build: Callable[[nn.Linear], "LowRank"]
+        self,
+        targets: Mapping[str, nn.Module],
+        build: Callable[[nn.Linear], "LowRank | Bank"],
+        first_detached: Collection[str] = (),
     ) -> None:
         super().__init__()
-        _refuse_others(targets)
-        for name, linear in targets.items():
-            update = build(linear)
+        refuse_others(targets)
+        self.updates = {name: build(linear) for name, linear in targets.items()}
+        for (name, update), linear in zip(self.updates.items(), targets.values(), strict=True):
             place(self, name, update)
-            linear.register_forward_hook(partial(self._add, update))
+            linear.register_forward_hook(partial(self._add, update, name in first_detached))
 
     def _add(
-        self, update: "LowRank", linear: nn.Linear, inputs: tuple[Tensor, ...], output: Tensor
+        self,
+        update: "LowRank | Bank",
+        first_detached: bool,
+        linear: nn.Linear,
+        inputs: tuple[Tensor, ...],
+        output: Tensor,
     ) -> Tensor | None:  # (N, ..., out), or None to leave the output as it is
-        if self.current is None:
+        if self.current is None or (added := update(inputs[0], self.current)) is None:
             return None
-        added = update(inputs[0], self.current)
+        if first_detached:
+            added = torch.cat([added[:, :1].detach(), added[:, 1:]], 1)
         if not self.training:  # it is told of validation and sampling, and costs training nothing
             update.relative = relative_size(added.detach(), output.detach())
         return output + added
@@ -53,7 +65,7 @@ class LinearAdapter(Adapter):
 
     def low_rank(self) -> Mapping[str, tuple[Tensor, Tensor]]:
         """`down` (rank, in), and `up` (out, rank) with the scaling in it."""
-        layers = {n: layer for n, layer in self.named_modules() if isinstance(layer, LowRank)}
+        layers = {name: update.sampled() for name, update in self.updates.items()}
         return {n: (one.down.weight, one.scaling * one.up.weight) for n, one in layers.items()}
 
 
@@ -94,9 +106,82 @@ class LowRank(nn.Module):
         hidden = hidden * spread(self.strength(x, now), hidden, now.batch)
         return self.after(times(self.up, hidden))
 
+    def sampled(self) -> "LowRank":
+        """What is on where samples are generated."""
+        return self
+
     def strength(self, x: Tensor, now: Pass) -> float | Tensor:  # of x (N, ..., in); (B, 1, ...)
         """What `up(down(x))` is multiplied with."""
         return self.scaling * now.scale
+
+
+class Bank(nn.Module):
+    """Low-rank updates of one linear, one for each file of the data: in training each sample has
+    that of its file, elsewhere all have that of `member`, or none.
+
+    Only those that a pass has used get a gradient: an optimizer leaves the others as they are.
+    """
+
+    def __init__(self, linear: nn.Linear, build: Build, size: int, member: int | None) -> None:
+        super().__init__()
+        self.member = member
+        for index in range(size):
+            self.add_module(str(index), build(linear))
+
+    def forward(self, x: Tensor, now: Pass) -> Tensor | None:  # (N, ..., in) -> (N, ..., out)
+        which = now.files
+        if which is None:
+            which = () if self.member is None else (self.member,) * now.batch
+        if not which:
+            return None
+        if len(set(which)) == 1:
+            return self.of(which[0])(x, now)
+        scales = spread(now.scale, torch.empty(now.batch), now.batch)
+        scales = scales.split(1) if isinstance(scales, Tensor) else [scales] * now.batch
+        each = zip(which, x.unflatten(0, (now.batch, -1)), scales, strict=True)
+        return torch.cat([self.of(index)(rows, Pass(1, scale)) for index, rows, scale in each])
+
+    def of(self, index: int) -> "LowRank":
+        """The update of a file, numbered from 0."""
+        return self.get_submodule(str(index))
+
+    def sampled(self) -> "LowRank":
+        """The one that is on where samples are generated. Raises JtError where none is."""
+        if self.member is None:
+            raise JtError(f"it is a bank of {len(self._modules)}, of which no `member` is chosen")
+        return self.of(self.member)
+
+
+def bank_member(instance: Any, attribute: Attribute, member: int | None) -> None:
+    """Validates the option `member` beside the option `bank`."""
+    if member is not None and instance.bank is None:
+        raise ValueError("is of a bank, and `bank` is not given")
+    if member is not None and not 0 <= member < instance.bank:
+        raise ValueError(f"expected 0 to {instance.bank - 1}, as `bank` is {instance.bank}")
+
+
+def banked(build: Build, size: int | None, member: int | None) -> Callable[[nn.Linear], nn.Module]:
+    """What builds a bank, or a single update where there is none."""
+    return build if size is None else lambda linear: Bank(linear, build, size, member)
+
+
+def bank_problems(size: int | None, data: str, files: int) -> list[str]:
+    """What is wrong with a bank of that `size`, or None, for `data` of so many files."""
+    if size in (None, files):
+        return []
+    return [f"bank: {size} members, one for each file, do not fit {data}, which has {files}"]
+
+
+def text_keys_and_values(targets: Collection[str], backbone: Backbone) -> set[str]:
+    """The targets that see the text's tokens, and answer its keys or values. Raises JtError where
+    none does."""
+    found = backbone.targets("text_kv").keys() & set(targets)
+    if not found:
+        raise JtError(
+            "detach_first_token: none of the targets answers keys or values of the text; add the"
+            " role 'text_kv', or leave it out"
+        )
+    return found
 
 
 def relative_size(update: Tensor, output: Tensor) -> Tensor:  # ()
@@ -133,7 +218,7 @@ def draw(init: Init, rows: int, columns: int, rank: int, device: torch.device) -
     return ((2 * torch.rand(rows, columns, device=on) - 1) / columns**0.5).to(device)
 
 
-def _refuse_others(targets: Mapping[str, nn.Module]) -> None:
+def refuse_others(targets: Mapping[str, nn.Module]) -> None:
     others = {
         name: type(module).__name__
         for name, module in targets.items()

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 import torch
 from attrs import field, frozen
-from attrs.validators import ge, gt, in_, lt
+from attrs.validators import ge, gt, in_, lt, optional
 from torch import Tensor, nn
 
 from jtcore import JtError, hookimpl
@@ -13,7 +13,17 @@ from jtcore.adapter import Adapter
 from jtcore.targets import Targets
 from jtcore.types import Backbone, Pass
 
-from ._linear import Init, LinearAdapter, LowRank, draw, matrix, times
+from ._linear import (
+    Init,
+    LinearAdapter,
+    LowRank,
+    bank_member,
+    bank_problems,
+    banked,
+    draw,
+    matrix,
+    times,
+)
 
 Over = Literal["sample", "batch"]
 
@@ -29,7 +39,7 @@ class GLoRA:
     sample then depends on its neighbours: each half of classifier-free guidance on the other, and
     videos that are sampled at once (`sample.batch`) on each other.
     `gate_init` is "normal" in the released code for CogVideoX, "kaiming" in that for UNets.
-    peft's GLORA is another method, Generalized LoRA.
+    `bank` and `member` are those of `lora`. peft's GLORA is another method, Generalized LoRA.
     """
 
     targets: Targets
@@ -37,11 +47,17 @@ class GLoRA:
     gate_over: Over = field(default="sample", validator=in_(get_args(Over)))
     gate_init: Init = field(default="normal", validator=in_(get_args(Init)))
     dropout: float = field(default=0.1, validator=[ge(0), lt(1)])
+    bank: int | None = field(default=None, validator=optional(ge(1)))
+    member: int | None = field(default=None, validator=bank_member)
 
     def attach(self, backbone: Backbone, others: Mapping[str, Adapter]) -> "GatedAdapter":
         return GatedAdapter(
-            backbone.targets(self.targets), lambda linear: GatedLowRank(linear, self)
+            backbone.targets(self.targets),
+            banked(lambda linear: GatedLowRank(linear, self), self.bank, self.member),
         )
+
+    def files_problems(self, data: str, files: int) -> list[str]:
+        return bank_problems(self.bank, data, files)
 
 
 class GatedAdapter(LinearAdapter):
