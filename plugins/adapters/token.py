@@ -128,13 +128,8 @@ class TokenAdapter(Adapter):
         """The tokens of each occurrence of the word, one for each vector. Raises JtError."""
         if reading not in self._places:
             own = [place for place in reading.places if place.word == self.options.word]
-            found = [list(self.vocabulary.places(reading.text, o.start, o.end)) for o in own]
-            if any(len(tokens) != len(self.vectors) for tokens in found):
-                raise JtError(
-                    f"in {reading.text!r}, {self.options.reading!r} is spelt together with what it"
-                    " touches; set it apart by spaces"
-                )
-            self._places[reading] = found
+            found = [self.vocabulary.places(reading.text, each.start, each.end) for each in own]
+            self._places[reading] = [list(tokens) for tokens in found]
         return self._places[reading]
 
     def scale_of(self, sample: int) -> float | Tensor:

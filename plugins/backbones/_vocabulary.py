@@ -31,20 +31,27 @@ class Words:
 
     def pieces(self, text: str) -> int:
         """How many tokens spell `text`. Raises JtError where some of it has none."""
-        tokenizer = self.tokenizer()
-        found = tokenizer(self.clean(text), add_special_tokens=False).input_ids
+        tokenizer, found = self.tokenizer(), self._spelt(self.clean(text))
         if not found or (tokenizer.unk_token_id in found and not _ends_texts(tokenizer)):
             raise JtError(f"the text encoder has no tokens for {text!r}")
         return len(found)
 
     def places(self, prompt: str, start: int, end: int) -> tuple[int, ...]:
         """The tokens of the characters [start, end), counted with those that mark the beginning.
-        Raises JtError where cleaning leaves nothing of them."""
-        cleaned, word = self.clean(prompt), self.clean(prompt[start:end])
-        begin = len(self.clean(f"{prompt[:start]}|")) - 1  # with the space before the word
-        if cleaned[begin : begin + len(word)] != word:
-            raise JtError(f"{prompt[start:end]!r} cannot be found again in {cleaned!r}")
-        return covering(self.tokenizer(), cleaned, [(begin, begin + len(word))])
+        Raises JtError where they are spelt otherwise than alone."""
+        tokenizer, whole, text = self.tokenizer(), self.clean(prompt), self.clean(prompt[start:end])
+        begin = len(self.clean(f"{prompt[:start]}|")) - 1  # with the space before them
+        found = covering(tokenizer, whole, [(begin, begin + len(text))])
+        ids = tokenizer(whole, verbose=False).input_ids
+        if [ids[token] for token in found] != self._spelt(text):
+            raise JtError(
+                f"in {prompt!r}, {text!r} is not spelt as alone; set it apart by spaces from what"
+                " it touches"
+            )
+        return found
+
+    def _spelt(self, text: str) -> list[int]:
+        return self.tokenizer()(text, add_special_tokens=False).input_ids
 
 
 def checkpoint_layers(layers: Iterable[nn.Module]) -> None:
