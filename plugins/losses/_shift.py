@@ -1,4 +1,4 @@
-"""Squared error, and random shifts of it that some axes share: what the losses here are made of."""
+"""Errors, and random shifts of them that some axes share: what the losses here are made of."""
 
 from collections.abc import Collection
 
@@ -16,3 +16,8 @@ def draw_shift(like: Tensor, shared: Collection[Axis], std: float, rng: Generato
     """N(0, std^2) that varies along the axes not `shared`, with size 1 along those that are; to be
     added to a `like` (B, C, F, H, W). Drawn on the CPU, so that it is the same on every device."""
     return draw_shared(like.shape, shared, std, rng).to(like)
+
+
+def still_part(error: Tensor) -> Tensor:  # (B, C, F, H, W) -> (B, 1, 1, H, W)
+    """P r: the mean over channels and frames, which is all that a shift shared by them can move."""
+    return error.mean((1, 2), keepdim=True)

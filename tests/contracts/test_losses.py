@@ -15,6 +15,10 @@ from jtcore.structure import Component, structure_component, unstructure
 from jtcore.types import Noised, Part
 from jtplugins.adapters.glora import GLoRA
 from jtplugins.losses.ait import AiT
+from jtplugins.losses.ait_marginal import AiTMarginal
+from jtplugins.losses.ait_project import AiTProject
+from jtplugins.losses.attention import Attention
+from jtplugins.losses.debiased import Debiased
 from jtplugins.losses.diffusion import Diffusion
 from jtplugins.losses.shift import Shift
 
@@ -22,6 +26,15 @@ LOSSES = [
     Diffusion(),
     Diffusion("mean"),
     Diffusion("area"),
+    Diffusion("pixels"),
+    Diffusion(norm="l1"),
+    Diffusion("mean", "l1"),
+    Diffusion("area", "l1"),
+    Debiased(),
+    Debiased(beta=0.5),
+    AiTProject(),
+    AiTMarginal(),
+    AiTMarginal(std=0.3, residual_std=2.0),
     AiT(),
     AiT(std=0.3),
     Shift(),
@@ -29,6 +42,9 @@ LOSSES = [
     Shift(shared=("row", "column"), applied_to="target"),
     Shift(shared=AXES, std=2.0),
 ]
+OTHERS = [
+    Attention
+]  # of maps of attention, not of the prediction: tests/plugins/test_attention_loss
 every_loss = pytest.mark.parametrize("loss", LOSSES, ids=str)
 SHAPE = (3, 4, 2, 3, 2)  # (B, C, F, H, W)
 
@@ -56,7 +72,7 @@ def masked_part() -> Part:
 
 def test_every_shipped_loss_is_on_the_list():
     shipped = load_plugins().families["losses"]
-    assert set(shipped.values()) <= {type(loss) for loss in LOSSES}
+    assert set(shipped.values()) <= {*OTHERS, *map(type, LOSSES)}
 
 
 @every_loss
@@ -72,7 +88,7 @@ def test_there_is_one_value_a_sample_that_others_do_not_touch(loss):
     prediction, target = draw(*SHAPE, seed=1), noised(draw(*SHAPE, seed=2))
     values = loss(prediction, target, masked_part(), seeded())
     assert values.shape == SHAPE[:1]
-    prediction[1] += 1
+    prediction[1] *= 2
     changed = loss(prediction, target, masked_part(), seeded())
     assert (changed == values).tolist() == [True, False, True]
 
@@ -98,6 +114,40 @@ def test_a_prediction_in_bfloat16_is_compared_in_float32(loss):
     rounded = loss(prediction, target, masked_part(), seeded())
     expected = loss(prediction.float(), target, masked_part(), seeded())
     assert torch.equal(rounded, expected)
+
+
+@every_loss
+def test_without_its_shift_a_loss_grows_as_its_norm_does(loss):
+    target, degree = draw(*SHAPE, seed=2), 1 if getattr(loss, "norm", "l2") == "l1" else 2
+    error = draw(*SHAPE, seed=1)
+
+    def even(scale: float) -> Tensor:  # (B,); what a shift adds is constant, or odd in the error
+        sides = [
+            loss(target + sign * scale * error, noised(target), masked_part(), seeded())
+            for sign in (1, -1)
+        ]
+        return sum(sides) / 2 - loss(target, noised(target), masked_part(), seeded())
+
+    torch.testing.assert_close(even(3.0), 3**degree * even(1.0), atol=1e-5, rtol=1e-4)
+    assert even(1.0).min() > 0
+
+
+@every_loss
+def test_a_larger_picture_costs_no_more(loss):
+    """Each element is repeated in rows and columns: a loss is a mean over them, no sum."""
+    if getattr(loss, "std", 0) and not isinstance(loss, AiTMarginal):
+        loss = evolve(loss, std=0.0)  # a shift would be drawn anew
+
+    def value(times: int) -> Tensor:
+        def larger(tensor: Tensor) -> Tensor:
+            return tensor.repeat_interleave(times, 3).repeat_interleave(times, 4)
+
+        masked = masked_part()
+        masked = evolve(masked, latents=larger(masked.latents), mask=larger(masked.mask))
+        prediction, target = larger(draw(*SHAPE, seed=1)), larger(draw(*SHAPE, seed=2))
+        return loss(prediction, noised(target), masked, seeded())
+
+    torch.testing.assert_close(value(3), value(1))
 
 
 @pytest.mark.parametrize("shared", [(), ("frame",), ("channel", "frame"), ("row", "column"), AXES])
@@ -131,16 +181,33 @@ def test_the_expected_gradient_of_ait_is_the_plain_one(backbone, question):
     torch.nn.init.normal_(adapter.transformer_blocks.get_submodule("0.ff.net.2").up.weight)
     target = noised(draw(*question.latents.shape, seed=2))
 
+    gradient = gradients_of(adapter, backbone, question, target)
+    shifted, opposite = gradient(AiT()), gradient(Shift(applied_to="target"))  # + s and - s
+    plain = gradient(Diffusion())
+    assert (shifted - plain).norm() > 0.1 * plain.norm()
+    torch.testing.assert_close((shifted + opposite) / 2, plain, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("loss", [AiTProject(), AiTMarginal()], ids=str)
+def test_the_projecting_losses_have_another_expected_gradient(loss, backbone, question):
+    adapter = GLoRA("visual", rank=4, dropout=0.0).attach(backbone, {})
+    torch.nn.init.normal_(adapter.transformer_blocks.get_submodule("0.ff.net.2").up.weight)
+    target = noised(draw(*question.latents.shape, seed=2))
+    gradient = gradients_of(adapter, backbone, question, target)
+    plain, other = gradient(Diffusion()), gradient(loss)  # neither draws anything
+    assert (other - plain).norm() > 0.02 * plain.norm()
+
+
+def gradients_of(adapter, backbone, question, target: Noised):
+    """A function from a loss to its gradient, (N,), to all weights of the adapter."""
+
     def gradient(loss) -> Tensor:
         with switched_on({adapter: 1.0}, batch=2):
             value = loss(question.put(backbone), target, part(), seeded()).mean()
             grads = torch.autograd.grad(value, list(adapter.parameters()))
         return torch.cat([grad.flatten() for grad in grads])
 
-    shifted, opposite = gradient(AiT()), gradient(Shift(applied_to="target"))  # + s and - s
-    plain = gradient(Diffusion())
-    assert (shifted - plain).norm() > 0.1 * plain.norm()
-    torch.testing.assert_close((shifted + opposite) / 2, plain, atol=2e-6, rtol=0)
+    return gradient
 
 
 def test_the_released_loss_in_x0_form_is_ours():
@@ -164,13 +231,95 @@ def test_a_masked_error_counts_only_inside_the_mask():
     torch.testing.assert_close(Diffusion("area")(*question), expected)
 
 
-@pytest.mark.parametrize("masked", ["mean", "area"])
+def test_an_absolute_error_is_that_and_counts_by_area_as_customcrafter_has_it():
+    residual, masked = draw(*SHAPE, seed=1), masked_part()
+    question = residual, noised(torch.zeros(SHAPE)), masked, seeded()
+    torch.testing.assert_close(Diffusion(norm="l1")(*question), residual.abs().mean((1, 2, 3, 4)))
+    soft = evolve(masked, mask=draw(SHAPE[0], 1, *SHAPE[2:], seed=4).sigmoid())
+    for each in (masked, soft):
+        m = each.mask.expand(SHAPE)
+        expected = (m * residual.abs()).sum((1, 2, 3, 4)) / m.sum((1, 2, 3, 4))
+        found = Diffusion("area", "l1")(residual, noised(torch.zeros(SHAPE)), each, seeded())
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("channels", [4, 16])
+def test_by_pixels_a_masked_error_is_that_by_area_times_the_channels(channels):
+    shape = (2, channels, 1, 8, 8)
+    mask = torch.zeros(2, 1, 1, 8, 8)
+    mask[0, ..., 2:5, 3:6] = 1
+    mask[1, ..., 0, 0] = 0.01  # a corner of it: the whole cell counts
+    residual = draw(*shape, seed=1)
+    inside = [residual[0, ..., 2:5, 3:6].square().sum() / 9, residual[1, ..., 0, 0].square().sum()]
+    masked = Part(torch.zeros(shape), torch.zeros(2, 1, 1), ("a bear",) * 2, "subject", mask)
+    found = Diffusion("pixels")(residual, noised(torch.zeros(shape)), masked, seeded())
+    torch.testing.assert_close(found, torch.stack(inside))
+    whole = evolve(masked, mask=torch.ones_like(mask))
+    found = Diffusion("pixels")(residual, noised(torch.zeros(shape)), whole, seeded())
+    torch.testing.assert_close(found, channels * residual.square().mean((1, 2, 3, 4)))
+
+
+def test_debiasing_leaves_little_of_an_error_that_is_alike_in_every_frame():
+    still = draw(3, 4, 1, 3, 2, seed=1).expand(-1, -1, 7, -1, -1)
+    found = Debiased()(still, noised(torch.zeros_like(still)), part(), seeded())
+    expected = (2**0.5 - 1) ** 2 * still.square().mean((1, 2, 3, 4))
+    torch.testing.assert_close(found, expected)
+
+
+def test_debiased_noise_has_three_times_the_variance_but_at_the_anchor():
+    samples, frames = 40, 6
+    noise = draw(samples, 10, frames, 20, 20, seed=1)
+    clean = noised(torch.zeros(noise.shape))
+    values = Debiased()(noise, clean, part(), seeded())
+    by_anchor = [
+        ((2**0.5 * noise - noise[:, :, [a]]).square().mean((1, 3, 4))) for a in range(frames)
+    ]  # each (B, F): the variance in every frame, with that anchor
+    means = torch.stack([each.mean(1) for each in by_anchor], 1)  # (B, F)
+    anchors = (means - values[:, None]).abs().argmin(1)
+    torch.testing.assert_close(means[torch.arange(samples), anchors], values)
+    assert anchors.unique().numel() == frames
+    variances = torch.stack(by_anchor, 1)[torch.arange(samples), anchors]  # (B, F)
+    at_anchor = torch.arange(frames) == anchors[:, None]
+    assert variances[~at_anchor].mean().item() == pytest.approx(3, abs=0.02)
+    assert variances[at_anchor].mean().item() == pytest.approx(0.1716, abs=0.002)
+
+
+def projector(channels: int, frames: int, pixels: int) -> Tensor:  # (N, N)
+    """E E^T / (C F), where E (N, H W) lays a map over all channels and frames."""
+    spread = torch.eye(pixels, dtype=torch.float64).repeat(channels * frames, 1)
+    return spread @ spread.T / (channels * frames)
+
+
+@pytest.mark.parametrize(("std", "rho"), [(1.0, 0.5), (0.3, 2.0), (0.0, 1.0)])
+def test_the_marginal_is_the_likelihood_of_noise_with_a_shared_shift(std, rho):
+    residual = draw(*SHAPE, seed=1, dtype=torch.float64)
+    _, channels, frames, height, width = SHAPE
+    projected = projector(channels, frames, height * width)
+    covariance = rho**2 * torch.eye(len(projected)) + std**2 * channels * frames * projected
+    flat = residual.flatten(1)
+    expected = rho**2 * (flat @ covariance.inverse() * flat).mean(1)
+    question = residual, noised(torch.zeros(SHAPE, dtype=torch.float64)), part(), seeded()
+    torch.testing.assert_close(AiTMarginal(std, rho)(*question), expected)
+
+
+def test_the_projection_is_the_limit_of_large_shifts_and_leaves_out_what_is_shared():
+    residual = draw(*SHAPE, seed=1, dtype=torch.float64)
+    question = residual, noised(torch.zeros(SHAPE, dtype=torch.float64)), part(), seeded()
+    rest = residual.flatten(1) @ (torch.eye(48) - projector(4, 2, 6))
+    torch.testing.assert_close(AiTProject()(*question), rest.square().mean(1))
+    torch.testing.assert_close(AiTMarginal(std=1e6)(*question), rest.square().mean(1))
+    shifted = residual + draw(3, 1, 1, 3, 2, seed=5, dtype=torch.float64)
+    torch.testing.assert_close(AiTProject()(shifted, *question[1:]), AiTProject()(*question))
+
+
+@pytest.mark.parametrize("masked", ["mean", "area", "pixels"])
 def test_a_mask_of_everything_is_no_mask_and_one_of_nothing_costs_nothing(masked):
     prediction, target = draw(*SHAPE, seed=1), noised(draw(*SHAPE, seed=2))
     everything = torch.ones(SHAPE[0], 1, *SHAPE[2:])
     plain = Diffusion()(prediction, target, part(), seeded())
     loss = Diffusion(masked)
-    torch.testing.assert_close(loss(prediction, target, part(everything), seeded()), plain)
+    scale = SHAPE[1] if masked == "pixels" else 1
+    torch.testing.assert_close(loss(prediction, target, part(everything), seeded()), scale * plain)
     assert not loss(prediction, target, part(0 * everything), seeded()).any()
 
 
