@@ -84,15 +84,17 @@ class Call:
         return evolve(self, arguments={**self.arguments, "attn_mask": whole})
 
     def probabilities(self, columns: Tensor, tokens: int) -> Tensor:
-        """Of the last `tokens` queries, attention to text tokens weighted by `columns` (N, L), mean
-        over heads: (N, tokens), float32.
+        """Of the last `tokens` queries, attention to text tokens weighted by `columns` (N, L, P),
+        mean over heads: (N, tokens, P), float32.
 
         It is what attention answers where the values are those weights, so that memory holds no
         matrix of queries and keys on devices whose attention needs none.
         """
         query, key = self.arguments["query"].float(), self.arguments["key"].float()
         value = key.new_zeros(len(key), 1, *key.shape[2:])  # as wide as keys: fast attention asks
-        value[:, 0, : columns.shape[1], 0] = columns
+        text, phrases = columns.shape[1:]
+        assert phrases <= value.shape[-1], f"{phrases} phrases at once"
+        value[:, 0, :text, :phrases] = columns
         assert self.arguments.get("attn_mask") is None, "the text attention has a mask of its own"
         with torch.autocast(query.device.type, enabled=False):
             found = scaled_dot_product_attention(
@@ -101,7 +103,7 @@ class Call:
                 value.expand_as(key),
                 scale=self.arguments.get("scale"),
             )
-        return found[..., 0].mean(1)
+        return found[..., :phrases].mean(1)
 
 
 class Capture:
@@ -115,7 +117,7 @@ class Capture:
         self, sites: Mapping[str, TextAttention], columns: Tensor, grid: tuple[int, int]
     ) -> None:
         self.sites, self.grid = sites, grid  # latent rows and columns
-        self.columns = columns  # (B, L), weights of text tokens, of sum 1 or 0
+        self.columns = columns  # (B, L, P), weights of text tokens for each of P phrases
         self.maps: dict[str, Tensor] | None = None
 
     @contextmanager
@@ -127,7 +129,7 @@ class Capture:
 
     @contextmanager
     def recording(self) -> Iterator[dict[str, Tensor]]:
-        """Of one forward; each map is (B, F, H, W) of video tokens, float32, with gradient."""
+        """Of one forward, by site: each (P, B, F, H, W) of video tokens, float32, with gradient."""
         self.maps = maps = {}
         try:
             yield maps
@@ -143,7 +145,8 @@ class Capture:
         folded = len(query) // len(self.columns)  # frames in the batch
         found = call.probabilities(self.columns.repeat_interleave(folded, 0), tokens)
         if self.maps is not None:
-            self.maps[name] = found.view(len(self.columns), -1, rows, columns)
+            each = found.unflatten(1, (-1, rows, columns)).movedim(-1, 0)  # (P, N, F, H, W)
+            self.maps[name] = each.reshape(len(each), len(self.columns), -1, rows, columns)
         return call.answer()
 
 

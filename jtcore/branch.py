@@ -1,7 +1,7 @@
 """One branch of one step: forward, losses, backward."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from attrs import evolve, frozen
@@ -9,9 +9,11 @@ from torch import Generator, Tensor
 
 from jtcore import recipe
 from jtcore.adapter import Adapter, switched_on, told
+from jtcore.attention import AttentionTo
 from jtcore.noise import Draws
 from jtcore.references import shown
 from jtcore.types import Backbone, Noised, Part
+from jtcore.words import Maps, Watch, Words, watching
 
 
 @frozen(eq=False)
@@ -26,6 +28,7 @@ class Branch:
     rng: Generator
     draws: Draws  # of times and noise
     noise_rng: Generator  # that those come from: another's too, where two branches share them
+    words: Words  # where a phrase is in a prompt
     autocast: Callable[[], AbstractContextManager]  # in which the denoiser runs
     backward: Callable[[Tensor], None]  # takes the place of `loss.backward()`
 
@@ -41,9 +44,10 @@ def run_branch(branch: Branch) -> dict[str, float]:
             scales = dict.fromkeys(branch.adapters.values(), 1.0)
             part, noised = noise(branch, part)
             reference = shown(part, branch.settings.drop_reference, branch.rng)
-            with switched_on(scales, len(part.prompts), part.files, reference):
-                prediction = predict(branch, part, noised)
-                terms = loss_terms(branch, part, noised, prediction)
+            on = switched_on(scales, len(part.prompts), part.files, reference)
+            with on, watching(branch.backbone, branch.words, attended(branch, part), part) as watch:
+                prediction, maps = predict(branch, part, noised, watch)
+                terms = loss_terms(branch, part, noised, prediction, maps)
                 branch.backward(weighted_sum(branch, terms))
             for name, value in terms.items():
                 values.setdefault(f"{branch.path}.losses.{name}", []).append(value.detach())
@@ -58,12 +62,15 @@ def noise(branch: Branch, part: Part) -> tuple[Part, Noised]:
     return part, noised
 
 
-def predict(branch: Branch, part: Part, noised: Noised) -> Tensor:
-    """Ask the denoiser: (B, C, F, H, W), fp32."""
+def predict(
+    branch: Branch, part: Part, noised: Noised, watch: Watch | None = None
+) -> tuple[Tensor, Mapping[str, Maps]]:
+    """Ask the denoiser: (B, C, F, H, W), fp32; and, by loss, the attention that one asked to see
+    meanwhile."""
     text = told(branch.adapters.values(), part.text, part.prompts)
-    with branch.autocast():
+    with branch.autocast(), watch.recording() if watch else nullcontext({}) as maps:
         prediction = branch.backbone.predict(noised.latents, noised.times, text)
-    return prediction.float()
+    return prediction.float(), maps
 
 
 def random_frames(part: Part, noised: Noised, rng: Generator) -> tuple[Part, Noised]:
@@ -89,12 +96,22 @@ def drop_text(part: Part, chance: float, empty: Tensor, rng: Generator) -> Part:
     return evolve(part, text=text, prompts=tuple("" if gone else told for gone, told in prompts))
 
 
-def loss_terms(branch: Branch, part: Part, noised: Noised, prediction: Tensor) -> dict[str, Tensor]:
+def attended(branch: Branch, part: Part) -> dict[str, AttentionTo]:
+    """What losses that are on the part's medium ask to see, by their names."""
+    losses = branch.settings.losses.items()
+    specs = {name: term.loss.spec for name, term in losses if term.on in ("all", part.medium)}
+    return {n: spec.attention for n, spec in specs.items() if hasattr(spec, "attention")}
+
+
+def loss_terms(
+    branch: Branch, part: Part, noised: Noised, prediction: Tensor, maps: Mapping[str, Maps]
+) -> dict[str, Tensor]:
     """Each loss term that is on the part's medium: its mean over samples, ()."""
     terms = {}
     for name, term in branch.settings.losses.items():
         if term.on in ("all", part.medium):
-            values = term.loss.spec(prediction, noised, part, branch.rng)
+            seen = (maps[name],) if name in maps else ()
+            values = term.loss.spec(prediction, noised, part, branch.rng, *seen)
             place = f"{branch.path}.losses.{name}"
             assert values.shape == prediction.shape[:1], f"{place}: {values.shape}, expected (B,)"
             terms[name] = values.mean()

@@ -1,11 +1,14 @@
 """The check of a recipe: everything that can be known before anything is computed."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import product
+from pathlib import Path
 
 import torch
 
+from jtcore.adapter import Adapter
+from jtcore.artifact import initial_problems
 from jtcore.data import captions, data_problems, reference_files
 from jtcore.engine import choose_device
 from jtcore.errors import JtError
@@ -64,7 +67,7 @@ def _masks(recipe: Recipe) -> Problems:
             bare = [
                 data
                 for data in branch.data
-                if recipe.data[data].masks is None
+                if not recipe.data[data].has_masks
                 and term.on in ("all", branch.medium(recipe.data[data]))
             ]
             if bare and getattr(term.loss.spec, "needs_mask", False):
@@ -172,12 +175,34 @@ def _model(recipe: Recipe) -> Problems:
             yield f"sample.{option}: {problem}"
     yield from attention_problems(recipe, backbone)
     attached = attach_adapters(recipe.adapter, backbone, recipe.seed)
+    if recipe.sample:
+        yield from (f"sample.{problem}" for problem in schedule_problems(recipe.sample, attached))
+    for name, path in recipe.initial.items():
+        yield from initial_problems(Path(path), recipe.adapter[name], attached[name], name)
     asked = list(dict.fromkeys(prompt for prompts in _asked(recipe).values() for prompt in prompts))
     for name, adapter in attached.items():
         branches = (b for stage in recipe.stage.values() for b in stage.branch.values())
         streams = {data for b in branches if name in b.trained for data in b.data}
         for problem in adapter.text_problems(_captions(recipe, sorted(streams)), asked):
             yield f"adapter.{name}: {problem}"
+
+
+def schedule_problems(settings: Sampling, adapters: Mapping[str, Adapter]) -> Iterator[str]:
+    """Schedules that the adapters cannot follow, each with its place in [sample]."""
+    for name, schedule in settings.schedule.items():
+        if schedule.on != "both" and not adapters[name].scales_samples:
+            yield (
+                f'schedule.{name}.on: expected "both", got {schedule.on!r}: the adapter has one scale'
+                " for all of a batch, and both halves of guidance are in one"
+            )
+
+
+def described(recipe: Recipe) -> Iterator[str]:
+    """What each adapter of a recipe without problems reaches, a line each."""
+    backbone = recipe.backbone.spec.load(torch.device("meta"), torch.float32)
+    for name, adapter in attach_adapters(recipe.adapter, backbone, recipe.seed).items():
+        found = adapter.reach
+        yield f"adapter.{name}: {found.modules:,} modules, {found.parameters:,} parameters"
 
 
 def walk_problems(settings: Sampling, backbone: Backbone) -> Iterator[tuple[str, str]]:

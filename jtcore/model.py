@@ -7,12 +7,14 @@ import torch
 from attrs import Factory, frozen
 from torch import Tensor
 
-from jtcore.adapter import Adapter
+from jtcore.adapter import Adapter, Reach, hooks_of
 from jtcore.engine import Engine
 from jtcore.errors import JtError
+from jtcore.reading import replaced_words
 from jtcore.rng import seed_of
 from jtcore.structure import Component
-from jtcore.types import Backbone
+from jtcore.types import AdapterSpec, Backbone
+from jtcore.words import Words, finder, unknown
 
 
 @frozen(eq=False)
@@ -24,6 +26,7 @@ class Model:
     texts: Mapping[str, Tensor]  # caption -> (L, D)
     engine: Engine
     pictures: Mapping[str, Tensor] = Factory(dict)  # path -> (E,), as an image encoder embeds them
+    words: Words = unknown  # where a phrase is in a prompt
 
     def scaled(self, scales: Mapping[str, float | Tensor]) -> dict[Adapter, float | Tensor]:
         """Scales by adapter instead of by name, as `switched_on` takes them."""
@@ -52,7 +55,8 @@ def load_model(
         adapter.to(engine.device)
         if engine.gradient_checkpointing:
             adapter.checkpoint_gradients()
-    return Model(loaded, attached, texts, engine, pictures)
+    words = finder(backbone.spec, replaced_words(adapters))
+    return Model(loaded, attached, texts, engine, pictures, words)
 
 
 def attach_adapters(
@@ -73,12 +77,22 @@ def attach_adapters(
             torch.manual_seed(seed_of(seed, "adapter", name))
             try:
                 spec = components[name].spec
-                adapters[name] = spec.attach(backbone, {**others, **adapters})
+                adapters[name] = _attach(spec, backbone, {**others, **adapters})
             except JtError as error:
                 problems += [f"adapter.{name}: {problem}" for problem in error.problems]
     if problems:
         raise JtError(problems)
     return {name: adapters[name] for name in components}
+
+
+def _attach(spec: AdapterSpec, backbone: Backbone, others: Mapping[str, Adapter]) -> Adapter:
+    """Attach one, and note what it reaches."""
+    before = set(hooks_of(backbone.denoiser))
+    adapter = spec.attach(backbone, others)
+    modules = {module for module, _, _ in set(hooks_of(backbone.denoiser)) - before}
+    parameters = sum(weight.numel() for weight in adapter.parameters())
+    adapter.reach = Reach(len(modules), parameters)
+    return adapter
 
 
 def attach_order(components: Mapping[str, Component]) -> list[str]:

@@ -136,6 +136,7 @@ class Trainer:
             rng=rng,
             draws=Draws(drawn.times, drawn.noise),
             noise_rng=shared,
+            words=self.model.words,
             autocast=self.model.engine.autocast,
             backward=lambda loss: self.model.engine.backward(loss / stage.accumulate),
         )

@@ -82,7 +82,12 @@ def columns(case) -> Tensor:
 
 def capture(backbone, columns: Tensor, shape, **asked) -> Capture:
     sites = AttentionTo("wug", **asked).choose(backbone.text_attentions())
-    return Capture(sites, columns, shape[-2:])
+    return Capture(sites, columns[..., None], shape[-2:])
+
+
+def only(maps: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Of the one phrase, each (B, F, H, W)."""
+    return {name: each[0] for name, each in maps.items()}
 
 
 def explicit(backbone, question) -> dict[str, tuple[Tensor, Tensor]]:
@@ -147,8 +152,19 @@ def test_maps_are_those_of_attention_computed_step_by_step(backbone, question, c
     assert torch.equal(answer, plain)
     expected = expected_maps(backbone, question, columns)
     assert maps.keys() == expected.keys() and len(maps) >= 2
-    for name, each in maps.items():
+    for name, each in only(maps).items():
         torch.testing.assert_close(each, expected[name], atol=1e-6, rtol=1e-5)
+
+
+def test_several_phrases_are_read_at_once(backbone, question, columns):
+    other = columns.roll(1, 1)
+    sites = AttentionTo("wug").choose(backbone.text_attentions())
+    seen = Capture(sites, torch.stack([columns, other], 2), question[0].shape[-2:])
+    with torch.no_grad(), seen.watching(), seen.recording() as maps:
+        backbone.predict(*question)
+    expected = expected_maps(backbone, question, other)
+    for name, each in maps.items():
+        torch.testing.assert_close(each[1], expected[name], atol=1e-6, rtol=1e-5)
 
 
 def trained_lora(backbone, targets: str):
@@ -172,7 +188,7 @@ def test_maps_hold_what_adapters_do_to_queries_and_keys(backbone, question, colu
         expected = expected_maps(backbone, question, columns)
     first = next(iter(on))
     assert (on[first] - off[first]).abs().max() > 1e-3
-    for name, each in on.items():
+    for name, each in only(on).items():
         torch.testing.assert_close(each, expected[name], atol=1e-6, rtol=1e-5)
 
 
@@ -244,14 +260,14 @@ def test_a_bias_is_added_before_the_softmax_to_the_text_alone(backbone, question
     columns = torch.zeros(2, text.shape[1])
     columns[:, 4] = 1
     seen = capture(backbone, columns, latents.shape, sites=name)
-    with torch.no_grad(), biased({name: site}, lambda site: bias):
-        with seen.watching(), seen.recording() as maps:
-            answer = backbone.predict(*question)
+    added = biased({name: site}, lambda site: bias)
+    with torch.no_grad(), added, seen.watching(), seen.recording() as maps:
+        answer = backbone.predict(*question)
     expected = plain[name].log()
     each = bias.reshape(len(expected), 1, -1, text.shape[1])
     expected[:, :, -each.shape[2] :, : text.shape[1]] += each
     expected = expected.softmax(-1)[:, :, -each.shape[2] :, 4].mean(1)
-    torch.testing.assert_close(maps[name], expected.view_as(maps[name]), atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(maps[name][0], expected.view_as(maps[name][0]), atol=1e-6, rtol=1e-4)
     with torch.no_grad():
         assert (answer - backbone.predict(*question)).abs().max() > 1e-6
 

@@ -15,7 +15,7 @@ from jtcore.media import write_video
 from .task import FILE, Task, read_task
 from .task_captions import clip_caption, picture_caption, prompts
 from .tiers import draw_tasks
-from .world import render
+from .world import masks, render
 
 ENLARGED = 8  # times, for people to look at; what a trainer reads shrinks back to the world's size
 FPS = 8
@@ -30,7 +30,8 @@ def draw(
     videos: int | None = None,
     tier: str = "easy",
 ) -> None:
-    """Write `out`/subject/NN.png and `out`/motion/NN.mp4, each with its caption in NN.txt.
+    """Write `out`/subject/NN.png and `out`/motion/NN.mp4, each with its caption in NN.txt, and in
+    `out`/masks/NN.png where the subject is.
 
     Nine pictures show the subject at every place. Pocket learns a sprite place by place: blocks of
     the codec cut it differently at each, and where it was not shown it is not learned.
@@ -45,6 +46,7 @@ def draw(
     for folder, task in folders.items():
         _refuse_others(folder / "subject", len(task.pictures), ".png")
         _refuse_others(folder / "motion", len(task.clips), ".mp4")
+        _refuse_others(folder / "masks", len(task.pictures), ".png")
     for folder, task in folders.items():
         _write_scenes(folder, task)
     write_text(out / "prompts.txt", "".join(f"{prompt}\n" for prompt in prompts(shown)))
@@ -54,6 +56,7 @@ def draw(
 def _write_scenes(folder: Path, task: Task) -> None:
     for index, scene in enumerate(task.pictures):
         _write_picture(folder / "subject" / f"{index:02}.png", render([scene], 1)[0])
+        _write_mask(folder / "masks" / f"{index:02}.png", masks([scene], 1)[0, 0])
         write_text(folder / "subject" / f"{index:02}.txt", f"{picture_caption(task, scene)}\n")
     for index, scene in enumerate(task.clips):
         _write_video(folder / "motion" / f"{index:02}.mp4", render([scene])[0])
@@ -79,6 +82,12 @@ def _refuse_others(folder: Path, count: int, suffix: str) -> None:
 def _write_picture(path: Path, pixels: np.ndarray) -> None:  # (3, 1, H, W) in [-1, 1]
     with write_atomically(path) as aside:
         Image.fromarray(_enlarged(pixels)[0]).save(aside, format="png")
+
+
+def _write_mask(path: Path, covered: np.ndarray) -> None:  # (H, W) in [0, 1]
+    shown = (covered * 255).round().astype(np.uint8).repeat(ENLARGED, 0).repeat(ENLARGED, 1)
+    with write_atomically(path) as aside:
+        Image.fromarray(shown).save(aside, format="png")
 
 
 def _write_video(path: Path, pixels: np.ndarray) -> None:  # (3, F, H, W) in [-1, 1]

@@ -38,13 +38,23 @@ class Scene:
 
 def render(scenes: Sequence[Scene], frames: int = FRAMES) -> np.ndarray:  # (B, 3, F, H, W)
     """Draw clips, values in [-1, 1]; edges between pixels are anti-aliased by exact coverage."""
-    templates = np.stack([scene.sprite.template() for scene in scenes])[:, None]  # (B, 1, 4, S, S)
-    centres = np.stack([scene.centres(frames) for scene in scenes])  # (B, F, 2)
     grounds = np.stack([scene.background.pixels(SIZE) for scene in scenes])[:, None]
-    rows, columns = coverage(centres[..., 0]), coverage(centres[..., 1])  # (B, F, H, S)
-    drawn = rows[:, :, None] @ templates @ columns[:, :, None].swapaxes(-1, -2)  # (B, F, 4, H, W)
+    drawn = _sprites(scenes, frames)
     pixels = drawn[:, :, :3] + grounds * (1 - drawn[:, :, 3:])
     return np.ascontiguousarray(pixels.swapaxes(1, 2)) * 2 - 1
+
+
+def masks(scenes: Sequence[Scene], frames: int = FRAMES) -> np.ndarray:  # (B, F, H, W)
+    """How much of each pixel the sprite covers, in [0, 1]."""
+    return _sprites(scenes, frames)[:, :, 3]
+
+
+def _sprites(scenes: Sequence[Scene], frames: int) -> np.ndarray:  # (B, F, 4, H, W)
+    """Colours times coverage, and coverage."""
+    templates = np.stack([scene.sprite.template() for scene in scenes])[:, None]  # (B, 1, 4, S, S)
+    centres = np.stack([scene.centres(frames) for scene in scenes])  # (B, F, 2)
+    rows, columns = coverage(centres[..., 0]), coverage(centres[..., 1])  # (B, F, H, S)
+    return rows[:, :, None] @ templates @ columns[:, :, None].swapaxes(-1, -2)
 
 
 def coverage(

@@ -43,6 +43,16 @@ def test_pictures_decode_to_what_was_drawn(folder, tasks):
         np.testing.assert_allclose(seen, render([scene], 1)[0], atol=0.005)
 
 
+def test_masks_are_where_a_picture_is_not_its_background(folder, tasks):
+    for index, scene in enumerate(tasks[0].pictures):
+        mask = np.asarray(Image.open(folder / f"masks/{index:02}.png")) / 255
+        small = mask.reshape(24, 8, 24, 8).mean((1, 3))
+        behind = scene.background.pixels(24)  # (3, 24, 24)
+        changed = abs(render([scene], 1)[0, :, 0] / 2 + 0.5 - behind).max(0) > 0.01
+        assert not changed[small == 0].any()
+        assert changed[small > 0.99].mean() > 0.9  # a sprite may have the ground's colour
+
+
 def test_videos_decode_to_what_was_drawn(folder, tasks):
     for index, scene in enumerate(tasks[0].clips):
         with av.open(folder / f"motion/{index:02}.mp4") as file:
@@ -71,7 +81,7 @@ def test_every_file_has_the_caption_of_its_scene(folder, tasks, half):
 
 def test_what_is_held_out_is_drawn_beside_the_rest(folder):
     names = {path.name for path in (folder / "held_out").glob("*/*") if path.suffix != ".txt"}
-    assert names == {f"{i:02}.mp4" for i in range(4)} | {f"{i:02}.png" for i in range(4)}
+    assert names == {f"{i:02}.{kind}" for i in range(4) for kind in ("mp4", "png")}
 
 
 def test_the_truth_and_the_prompts_are_written_beside_them(folder, tasks):
@@ -84,7 +94,7 @@ def test_a_tier_says_how_much_is_drawn(tier, tmp_path):
     draw(tmp_path, "zot", "spirals", tier=tier)
     drawn = {p: len([*tmp_path.glob(p)]) for p in ("subject/*.png", "motion/*.mp4", "held_out/*/*")}
     clips = 2 if tier == "hard" else 4
-    assert drawn == {"subject/*.png": 9, "motion/*.mp4": clips, "held_out/*/*": 2 * (9 + 4)}
+    assert drawn == {"subject/*.png": 9, "motion/*.mp4": clips, "held_out/*/*": 3 * 9 + 2 * 4}
 
 
 @pytest.mark.parametrize("tier", TIERS)
@@ -93,7 +103,7 @@ def test_the_same_seed_draws_the_same_bytes(tier, tmp_path):
     for place, seed in ((one, 3), (other, 3), (third, 4)):
         draw(place, "wug", "eightwise", seed=seed, pictures=2, videos=2, tier=tier)
     drawn = {path.relative_to(one): path.read_bytes() for path in one.rglob("*.*")}
-    assert len(drawn) == 2 * 2 * 4 + 2
+    assert len(drawn) == 2 * (2 * 4 + 2) + 2
     assert drawn == {path.relative_to(other): path.read_bytes() for path in other.rglob("*.*")}
     assert all((third / path).read_bytes() != drawn[path] for path in map(Path, TOLD))
 
