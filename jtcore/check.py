@@ -192,8 +192,8 @@ def schedule_problems(settings: Sampling, adapters: Mapping[str, Adapter]) -> It
     for name, schedule in settings.schedule.items():
         if schedule.on != "both" and not adapters[name].scales_samples:
             yield (
-                f'schedule.{name}.on: expected "both", got {schedule.on!r}: the adapter has one scale'
-                " for all of a batch, and both halves of guidance are in one"
+                f'schedule.{name}.on: expected "both", got {schedule.on!r}: this adapter has one'
+                " scale for all of a batch, and both halves of guidance are in one"
             )
 
 

@@ -11,15 +11,22 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from attrs import field, frozen
-from attrs.validators import deep_iterable, ge, gt, in_, le, optional
+from attrs import Attribute, field, frozen
+from attrs.validators import deep_iterable, ge, gt, in_, le, min_len, optional
 
 from jtcore.errors import JtError
+from jtcore.zoom import Zoom, prefixed
 
 if TYPE_CHECKING:
     from jtcore.types import BackboneSpec
 
 CAPTIONS = tuple(map("".join, product(".", "tT", "xX", "tT")))  # .txt first, then .txT, .tXt, ...
+
+
+def _with_one_gap(instance: object, attribute: Attribute, templates: tuple[str, ...]) -> None:
+    for template in templates:
+        if template.count("{}") != 1:
+            raise ValueError(f"expected one {{}} in each, for the caption, got {template!r}")
 
 
 @frozen
@@ -39,6 +46,8 @@ class Data:
     masks: a folder with a PNG of the same name for each picture: white where the subject is
     reference: what the image encoder shows to adapters that read it: "frame", one of the clip's
         own, drawn once for each clip; or the path of a picture
+    templates: in each draw, the caption stands in place of the {} of one of these
+    zoom: shown smaller or larger, with captions that say so; its masks are where the picture is
     """
 
     source: str
@@ -53,15 +62,23 @@ class Data:
     flip: bool = False
     masks: str | None = None
     reference: str | None = None
+    templates: tuple[str, ...] = field(default=("{}",), validator=[min_len(1), _with_one_gap])
+    zoom: Zoom | None = None
 
     def __attrs_post_init__(self) -> None:
         if self.fps is not None and self.stride is not None:
             raise ValueError("expected fps or stride, got both")
+        if self.zoom is not None and self.reference is not None:
+            raise ValueError("expected zoom or reference, got both")
 
     @property
     def medium(self) -> Literal["image", "video"]:
         """What its parts are to a loss."""
         return "image" if self.frames == 1 else "video"
+
+    @property
+    def has_masks(self) -> bool:
+        return self.masks is not None or self.zoom is not None
 
 
 def data_problems(name: str, data: Data, spec: BackboneSpec) -> list[str]:
@@ -102,14 +119,14 @@ def _found(source: Path) -> Iterable[Path]:
 
 
 def captions(data: Data) -> list[str]:
-    """The caption of each file, in the order of `reference_files`.
+    """All that may be said of each file, in the order of `reference_files`.
 
     Raises JtError that names every file without one.
     """
     found, problems = [], []
     for path in reference_files(data):
         try:
-            found.append(caption(path, data))
+            found += phrasings(caption(path, data), data)
         except JtError as error:
             problems += error.problems
     if problems:
@@ -129,6 +146,16 @@ def caption(path: Path, data: Data) -> str:
     if not words:
         raise JtError(f"{beside}: is empty, expected the caption of {path.name}")
     return " ".join(words)
+
+
+def phrasings(caption: str, data: Data) -> list[str]:
+    """All that may be said of what has a caption, as `phrase` says it."""
+    said = [phrase(caption, template) for template in data.templates]
+    return said if data.zoom is None else [each for one in said for each in data.zoom.captions(one)]
+
+
+def phrase(caption: str, template: str, prefix: str = "") -> str:
+    return prefixed(prefix, template.replace("{}", caption))
 
 
 def caption_file(path: Path) -> Path:

@@ -73,6 +73,17 @@ def fit(pixels: Tensor, size: tuple[int, int]) -> Tensor:  # uint8 (C, F, H, W) 
     return frames.round().clamp(0, 255).byte().transpose(0, 1).contiguous()
 
 
+def lay(pixels: Tensor, size: tuple[int, int], top: int, left: int) -> Tensor:
+    """The part of a clip (C, F, height, width) that begins at a place; or, of one that is smaller
+    than the size, the clip at that place on black. (C, F, *size)."""
+    height, width = pixels.shape[2:]
+    if (height, width) > size:
+        return pixels[:, :, top : top + size[0], left : left + size[1]].contiguous()
+    framed = pixels.new_zeros(*pixels.shape[:2], *size)
+    framed[:, :, top : top + height, left : left + width] = pixels
+    return framed
+
+
 def flip(pixels: Tensor) -> Tensor:  # (..., W) -> (..., W)
     """Left and right exchanged."""
     return pixels.flip(-1)

@@ -210,6 +210,7 @@ class Recipe:
     data: Mapping[str, Data] = Factory(dict)
     image_encoder: Component | None = component("image_encoders", default=None)
     adapter: Mapping[str, Component] = component("adapters", factory=dict)
+    initial: Mapping[str, str] = Factory(dict)  # adapter files, by the adapter that begins so
     stage: Mapping[str, Stage] = Factory(dict)
     sample: Sampling | None = None
     metric: Mapping[str, Component] = component("metrics", factory=dict)
@@ -259,8 +260,9 @@ def _name_problems(recipe: Recipe) -> Problems:
             yield from _tie_problems(stage, name, path)
     trained = {name for stage in recipe.stage.values() for name in stage.trained}
     for name in recipe.adapter:
-        if name not in trained:
+        if name not in trained and name not in recipe.initial:
             yield f"adapter.{name}: no branch of any stage trains it"
+    yield from _unknown(recipe.initial, recipe.adapter, "initial", "adapter")
     if recipe.sample:
         for key in ("scales", "schedule"):
             named = getattr(recipe.sample, key)
@@ -268,6 +270,9 @@ def _name_problems(recipe: Recipe) -> Problems:
     if recipe.validation:
         yield from _unknown(recipe.validation.data, recipe.data, "validation.data", "data")
         learnt = {n for s in recipe.stage.values() for b in s.branch.values() for n in b.data}
+        for name in recipe.validation.data:
+            if name in recipe.data and recipe.data[name].zoom:
+                yield f"validation.data: {name!r} is zoomed; files are validated as they are"
         for name in sorted(learnt.intersection(recipe.validation.data)):
             yield f"validation.data: {name!r} is trained on; name data that no branch uses"
     if recipe.metric and not recipe.sample:

@@ -14,8 +14,8 @@ from torch import Generator, Tensor
 from torch.nn.functional import adaptive_avg_pool3d
 
 from jtcore.cache import Cache, digest
-from jtcore.clips import mask_of, read_clips, read_mask
-from jtcore.data import Data, caption, reference_files
+from jtcore.clips import mask_of, read_clips, read_mask, read_views, view_masks
+from jtcore.data import Data, caption, phrase, reference_files
 from jtcore.decode import is_transparent
 from jtcore.errors import JtError
 from jtcore.files import sha256
@@ -23,8 +23,15 @@ from jtcore.framing import flip
 from jtcore.reading import read
 from jtcore.rng import generator
 from jtcore.types import BackboneSpec, Codec, Part
+from jtcore.zoom import View
 
-SHAPING = ("decode.py", "framing.py", "clips.py", "stream.py")  # the sources of what is encoded
+SHAPING = (
+    "decode.py",
+    "framing.py",
+    "zoom.py",
+    "clips.py",
+    "stream.py",
+)  # the sources of what is encoded
 CODE = digest({name: sha256(Path(__file__).with_name(name)) for name in SHAPING})
 LIBRARIES = ", ".join(
     [f"torch {torch.__version__}"]  # its own word, which tells builds for other devices apart
@@ -35,12 +42,18 @@ MUCH = 0.2  # the share of a picture from which cropping is told
 
 @frozen(eq=False)
 class Item:
-    """A file, encoded: V variants, which are its clips, and then their mirror images."""
+    """A file, encoded: V variants, which are its clips, and then their mirror images; or views."""
 
     prompt: str
     latents: Tensor  # (V, C, F, H, W)
     mask: Tensor | None  # (V, 1, F, H, W) in [0, 1]
     reference: Tensor | None = None  # (V, E), of pictures, as an image encoder embeds them
+    prefixes: Sequence[str] = ()  # V, of captions, where the variants have any
+
+    def says(self, variant: int, template: str) -> str:
+        """The caption of a variant."""
+        prefix = self.prefixes[variant] if self.prefixes else ""
+        return phrase(self.prompt, template, prefix)
 
 
 @frozen(eq=False)
@@ -51,6 +64,7 @@ class Stream:
     items: Sequence[Item]
     batch: int
     device: torch.device  # of the parts; items wait on the CPU
+    templates: Sequence[str] = ("{}",)  # of captions
 
     def __len__(self) -> int:
         """How many files there are."""
@@ -62,31 +76,45 @@ class Stream:
         """The samples of a draw, numbered from 0.
 
         Which files is a function of `seed` and `draw`: all in random order, then all in another.
-        Which variant of each is drawn from `rng`. `texts` has an (L, D) for each caption.
+        Which variant of each, and which template, is drawn from `rng`. `texts` has an (L, D) for
+        each caption.
         """
         chosen = [self._file(seed, draw * self.batch + place) for place in range(self.batch)]
         variants = [
             int(torch.randint(len(self.items[file].latents), (), generator=rng)) for file in chosen
         ]
-        return self._part(chosen, variants, texts)
+        templates = [self._template(rng) for _ in chosen]
+        return self._part(chosen, variants, templates, texts)
 
     def single(self, index: int, texts: Mapping[str, Tensor]) -> Part:
-        """The first clip of one file, as it is on disk."""
-        return self._part([index], [0], texts)
+        """The first clip of one file, as it is on disk, with the first template."""
+        return self._part([index], [0], self.templates[:1], texts)
 
     def _file(self, seed: tuple[int | str, ...], position: int) -> int:
         epoch, place = divmod(position, len(self.items))
         order = torch.randperm(len(self.items), generator=generator(*seed, self.name, epoch))
         return int(order[place])
 
-    def _part(self, files: list[int], variants: list[int], texts: Mapping[str, Tensor]) -> Part:
+    def _template(self, rng: Generator) -> str:
+        """Nothing is drawn where there is but one."""
+        count = len(self.templates)
+        return self.templates[int(torch.randint(count, (), generator=rng)) if count > 1 else 0]
+
+    def _part(
+        self,
+        files: Sequence[int],
+        variants: Sequence[int],
+        templates: Sequence[str],
+        texts: Mapping[str, Tensor],
+    ) -> Part:
         items = [self.items[file] for file in files]
         pairs = list(zip(items, variants, strict=True))
+        prompts = [i.says(v, each) for (i, v), each in zip(pairs, templates, strict=True)]
         masked = items[0].mask is not None
         return Part(
             latents=torch.stack([i.latents[v] for i, v in pairs]).to(self.device),
-            text=torch.stack([texts[i.prompt] for i in items]).to(self.device),
-            prompts=tuple(i.prompt for i in items),
+            text=torch.stack([texts[prompt] for prompt in prompts]).to(self.device),
+            prompts=tuple(prompts),
             stream=self.name,
             mask=torch.stack([i.mask[v] for i, v in pairs]).to(self.device) if masked else None,
             files=tuple(files),
@@ -106,7 +134,7 @@ def load_stream(
 ) -> Stream:
     """Encode the files of a table, as `load_items` does. Raises JtError."""
     items = load_items(f"data.{name}", data, spec, cache, device, say)
-    return Stream(name, items, data.batch, device)
+    return Stream(name, items, data.batch, device, data.templates)
 
 
 def load_items(
@@ -124,9 +152,12 @@ def load_items(
     items, cropped = [], {}
     for path in reference_files(data):
         key = _item_key(path, data, spec, device)
-        encode = partial(_encode, path, data, spec, codec, device, digest(key))
+        views = data.zoom and data.zoom.draw(data.size, data.flip, digest(key))
+        encode = partial(_encode, path, data, spec, codec, device, digest(key), views)
         found = cache.get_or_make(key, encode)
-        items.append(Item(caption(path, data), found["latents"], found.get("mask")))
+        prefixes = [view.prefix for view in views or ()]
+        said = caption(path, data)
+        items.append(Item(said, found["latents"], found.get("mask"), prefixes=prefixes))
         cropped[path.name] = float(found["cropped"])
         if found["transparent"]:
             say(f"{place}: {path.name}: its transparent pixels are laid on white")
@@ -167,11 +198,16 @@ def _item_key(
 ) -> dict[str, str | int | float | None]:
     """All that shapes an item's tensors."""
     mask = mask_of(path, data)
-    return clips_key(path, data, device) | {
-        "what": "latents",
-        "mask": sha256(mask) if mask else None,
-        "codec": spec.codec_identity(),
-    }
+    zoom = {} if data.zoom is None else {"zoom": str(data.zoom)}
+    return (
+        clips_key(path, data, device)
+        | zoom
+        | {
+            "what": "latents",
+            "mask": sha256(mask) if mask else None,
+            "codec": spec.codec_identity(),
+        }
+    )
 
 
 def clips_key(path: Path, data: Data, device: torch.device) -> dict[str, str | int | float | None]:
@@ -199,11 +235,11 @@ def _encode(
     codec: Callable[[], Codec],
     device: torch.device,
     seed: str,
+    views: Sequence[View] | None,
 ) -> dict[str, Tensor]:
     """The tensors of an `Item`; what the codec draws is a function of `seed` and the variant."""
-    clips, share = read_clips(path, data)
+    variants, share = _read_variants(path, data) if views is None else read_views(path, data, views)
     shape = spec.latent_shape(data.frames, *data.size)
-    variants = [*clips, *map(flip, clips)] if data.flip else clips
     latents = []
     for number, pixels in enumerate(variants):
         scaled = (pixels[None].float() / 127.5 - 1).to(device)
@@ -212,12 +248,24 @@ def _encode(
     made = {"latents": torch.stack(latents)}
     if not made["latents"].isfinite().all():
         raise JtError(f"{path}: the codec encodes it to numbers that are not finite")
-    if data.masks is not None:
-        mask = read_mask(path, data).float() / 255
-        masks = [mask, flip(mask)] if data.flip else [mask]
-        made["mask"] = torch.stack([adaptive_avg_pool3d(each, shape[1:]) for each in masks])
+    if data.has_masks:
+        masks = _read_masks(path, data) if views is None else view_masks(path, data, views)
+        pooled = [adaptive_avg_pool3d(mask.float() / 255, shape[1:]) for mask in masks]
+        made["mask"] = torch.stack(pooled)
     facts = {"cropped": share, "transparent": float(is_transparent(path))}
     return made | {name: torch.tensor(value) for name, value in facts.items()}
+
+
+def _read_variants(path: Path, data: Data) -> tuple[list[Tensor], float]:
+    """The clips, and then their mirror images; and the share that was cropped away."""
+    clips, share = read_clips(path, data)
+    return [*clips, *map(flip, clips)] if data.flip else clips, share
+
+
+def _read_masks(path: Path, data: Data) -> list[Tensor]:
+    """Of those, each (1, 1, height, width)."""
+    mask = read_mask(path, data)
+    return [mask, flip(mask)] if data.flip else [mask]
 
 
 def _tell_cropped(place: str, cropped: Mapping[str, float], say: Callable[[str], None]) -> None:
