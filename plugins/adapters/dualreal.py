@@ -18,6 +18,7 @@ from ._bottleneck import Activation, Bottleneck, Condition, per_sample
 from ._linear import place, relative_size, spread
 
 Added = Literal["inside", "block"]
+Output = Tensor | tuple[Tensor, ...]  # a stream, or the video's and the text's
 Share = Callable[[int], Tensor | None]  # depth of a block -> (B,), or None where nobody decides
 
 
@@ -59,6 +60,7 @@ class WeightedAdapter(Adapter):
     def __init__(self, sites: Mapping[str, Site], options: DualReal) -> None:
         super().__init__()
         self.options = options
+        self.bare: tuple[Tensor, ...] = ()  # what leaves the block that runs
         self.relative: dict[str, Tensor] = {}  # (), |update| / |output| of the last pass
         for name, site in (_blocks(sites) if options.added == "block" else sites).items():
             device = next(site.module.parameters()).device
@@ -72,8 +74,14 @@ class WeightedAdapter(Adapter):
             )
             place(self, name, network)
             module = site.block if options.added == "block" else site.module
+            module.register_forward_hook(self._remember, prepend=True)
             hook = partial(self._add, name, network, site.depth)
             module.register_forward_hook(hook, with_kwargs=True)
+
+    def _remember(self, module: nn.Module, inputs: object, output: Output) -> None:
+        """Before other adapters add to it: two that add to a block both read the bare one."""
+        if self.current is not None and self.options.added == "block":
+            self.bare = _as_tuple(output)
 
     def _add(
         self,
@@ -83,13 +91,14 @@ class WeightedAdapter(Adapter):
         module: nn.Module,
         inputs: tuple[Any, ...],
         named: Mapping[str, Any],
-        output: Tensor | tuple[Tensor, ...],
-    ) -> Tensor | tuple[Tensor, ...] | None:
+        output: Output,
+    ) -> Output | None:
         """Of two streams each has its update; None leaves the output as it is."""
         if self.current is None:
             return None
-        outputs = (output,) if isinstance(output, Tensor) else output
-        read = outputs if self.options.added == "block" else _streams(inputs, named, len(outputs))
+        outputs = _as_tuple(output)
+        read = self.bare or _streams(inputs, named, len(outputs))
+        self.bare = ()
         updates = [self._update(network, depth, x) for x in read]
         if not self.training:
             self.relative[name] = relative_size(updates[0].detach(), outputs[0].detach())
@@ -111,6 +120,10 @@ class WeightedAdapter(Adapter):
         if self.training or not self.relative:
             return {}
         return {"relative_update": torch.stack(list(self.relative.values())).mean()}
+
+
+def _as_tuple(output: Output) -> tuple[Tensor, ...]:
+    return (output,) if isinstance(output, Tensor) else output
 
 
 def _blocks(sites: Mapping[str, Site]) -> dict[str, Site]:
