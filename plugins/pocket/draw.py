@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,16 @@ from jtcore.errors import JtError
 from jtcore.files import write_atomically, write_text
 from jtcore.media import write_video
 
+from .captions import caption
+from .prior import draw_prior
 from .task import FILE, Task, read_task
 from .task_captions import clip_caption, picture_caption, prompts
 from .tiers import draw_tasks
-from .world import masks, render
+from .world import Scene, masks, render
 
 ENLARGED = 8  # times, for people to look at; what a trainer reads shrinks back to the world's size
 FPS = 8
+MEDIA = ("subject", "motion")  # the folders of pictures, and of videos
 
 
 def draw(
@@ -36,6 +40,7 @@ def draw(
     Nine pictures show the subject at every place. Pocket learns a sprite place by place: blocks of
     the codec cut it differently at each, and where it was not shown it is not learned.
 
+    `out`/prior/ has twice as much of what pretraining showed, for methods that show it again;
     `out`/held_out/ has as much, shown as in the easy tier, for validation; `out`/prompts.txt has
     prompts for evaluation, and `out`/task.json says what all of it shows, for metrics. Raises
     JtError where a folder holds another task, or files that would be left beside the drawn ones.
@@ -47,20 +52,33 @@ def draw(
         _refuse_others(folder / "subject", len(task.pictures), ".png")
         _refuse_others(folder / "motion", len(task.clips), ".mp4")
         _refuse_others(folder / "masks", len(task.pictures), ".png")
+    known = draw_prior(2 * len(shown.pictures), 2 * len(shown.clips), seed)
+    for medium, scenes, suffix in zip(MEDIA, known, (".png", ".mp4"), strict=True):
+        _refuse_others(out / "prior" / medium, len(scenes), suffix)
     for folder, task in folders.items():
         _write_scenes(folder, task)
+    for medium, scenes in zip(MEDIA, known, strict=True):
+        _write_shown(out / "prior" / medium, [(scene, caption(scene)) for scene in scenes])
     write_text(out / "prompts.txt", "".join(f"{prompt}\n" for prompt in prompts(shown)))
     shown.write(out)
 
 
 def _write_scenes(folder: Path, task: Task) -> None:
+    subject, motion = (folder / medium for medium in MEDIA)
+    _write_shown(subject, [(scene, picture_caption(task, scene)) for scene in task.pictures])
+    _write_shown(motion, [(scene, clip_caption(task, scene)) for scene in task.clips])
     for index, scene in enumerate(task.pictures):
-        _write_picture(folder / "subject" / f"{index:02}.png", render([scene], 1)[0])
         _write_mask(folder / "masks" / f"{index:02}.png", masks([scene], 1)[0, 0])
-        write_text(folder / "subject" / f"{index:02}.txt", f"{picture_caption(task, scene)}\n")
-    for index, scene in enumerate(task.clips):
-        _write_video(folder / "motion" / f"{index:02}.mp4", render([scene])[0])
-        write_text(folder / "motion" / f"{index:02}.txt", f"{clip_caption(task, scene)}\n")
+
+
+def _write_shown(folder: Path, shown: Sequence[tuple[Scene, str]]) -> None:
+    """Scenes with their captions: pictures or, in a folder named so, videos of a motion."""
+    for index, (scene, said) in enumerate(shown):
+        if folder.name == MEDIA[0]:
+            _write_picture(folder / f"{index:02}.png", render([scene], 1)[0])
+        else:
+            _write_video(folder / f"{index:02}.mp4", render([scene])[0])
+        write_text(folder / f"{index:02}.txt", f"{said}\n")
 
 
 def _refuse_other_task(folder: Path, task: Task) -> None:

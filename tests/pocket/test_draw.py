@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jtplugins.backbones.pocket import Pocket
 from jtplugins.pocket import cli
+from jtplugins.pocket.captions import caption
 from jtplugins.pocket.draw import draw
-from jtplugins.pocket.held_out import SUBJECTS
+from jtplugins.pocket.held_out import SUBJECTS, is_held_out
+from jtplugins.pocket.motions import PHRASES
+from jtplugins.pocket.prior import draw_prior
 from jtplugins.pocket.task import TIERS, read_task
 from jtplugins.pocket.task_captions import clip_caption, picture_caption, prompts
 from jtplugins.pocket.tiers import draw_tasks
@@ -51,6 +55,23 @@ def test_masks_are_where_a_picture_is_not_its_background(folder, tasks):
         changed = abs(render([scene], 1)[0, :, 0] / 2 + 0.5 - behind).max(0) > 0.01
         assert not changed[small == 0].any()
         assert changed[small > 0.99].mean() > 0.9  # a sprite may have the ground's colour
+
+
+def test_the_prior_shows_what_pretraining_did_and_says_so(folder, tasks):
+    pictures, clips = draw_prior(8, 8, seed=3)
+    for index, scene in enumerate(pictures):
+        seen = shrunk(np.asarray(Image.open(folder / f"prior/subject/{index:02}.png"))[None])
+        np.testing.assert_allclose(seen, render([scene], 1)[0], atol=0.005)
+        assert scene.sprite.kind == "creature" and not is_held_out(scene.sprite)
+        assert scene.motion == "stays"
+        said = (folder / f"prior/subject/{index:02}.txt").read_text().strip()
+        assert said == caption(scene)
+    assert len({scene.anchor for scene in pictures}) == 8
+    for index, scene in enumerate(clips):
+        assert not is_held_out(scene.sprite) and scene.motion in PHRASES
+        assert (folder / f"prior/motion/{index:02}.txt").read_text().strip() == caption(scene)
+    assert len(list((folder / "prior/motion").glob("*.mp4"))) == 8
+    assert not Pocket().prompt_problems([caption(scene) for scene in (*pictures, *clips)])
 
 
 def test_videos_decode_to_what_was_drawn(folder, tasks):
@@ -103,7 +124,7 @@ def test_the_same_seed_draws_the_same_bytes(tier, tmp_path):
     for place, seed in ((one, 3), (other, 3), (third, 4)):
         draw(place, "wug", "eightwise", seed=seed, pictures=2, videos=2, tier=tier)
     drawn = {path.relative_to(one): path.read_bytes() for path in one.rglob("*.*")}
-    assert len(drawn) == 2 * (2 * 4 + 2) + 2
+    assert len(drawn) == 2 * (2 * 4 + 2) + 4 * 4 + 2  # held out as well; the prior; prompts, task
     assert drawn == {path.relative_to(other): path.read_bytes() for path in other.rglob("*.*")}
     assert all((third / path).read_bytes() != drawn[path] for path in map(Path, TOLD))
 
