@@ -56,6 +56,11 @@ def jt_image_encoders() -> Mapping[str, type]:
 
 
 @hookspec
+def jt_controls() -> Mapping[str, type]:
+    """Controls of sampling by kind: attrs classes that are a `ControlSpec`."""
+
+
+@hookspec
 def jt_observers() -> Sequence[Callable[[Run, Recipe], object]]:
     """Observers with a state: each is made anew for a run, and its methods are observe hooks."""
 

@@ -22,7 +22,7 @@ from jtcore.near import did_you_mean
 BUILT_IN = "jtplugins"  # the one place where core names the package of plugins
 FOLDERS = (
     *("backbones", "adapters", "losses", "metrics", "formats", "image_encoders"),
-    "observers",
+    *("controls", "observers"),
 )
 ENTRY_POINTS = "jtcore"
 BACKBONE_METHODS = (
@@ -37,6 +37,7 @@ METHODS = MappingProxyType(  # what a class of each family must be able to do
         "metrics": ("load",),
         "formats": (),
         "image_encoders": ("width", "identity", "load"),
+        "controls": ("begin",),
     }
 )
 WAYS = (("write", "load"), ("read",))  # at least one of which a format can go
@@ -48,6 +49,7 @@ ONE = MappingProxyType(  # of a family
         "metrics": "metric",
         "formats": "format",
         "image_encoders": "image encoder",
+        "controls": "control",
     }
 )
 

@@ -155,6 +155,7 @@ class Sampling:
     schedule: Mapping[str, ScaleSchedule] = Factory(dict)  # by adapter; of factors on those
     noise_prior: NoisePrior | None = None
     reference: SampledReference | None = None
+    control: Mapping[str, Component] = component("controls", factory=dict)
     noise: SharedNoise | None = None  # added to the noise that samples begin with
 
     @property

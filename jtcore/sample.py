@@ -10,6 +10,7 @@ from attrs import frozen
 from torch import Tensor
 
 from jtcore.adapter import Adapter, switched_on, told
+from jtcore.controls import begin, leading, moved
 from jtcore.errors import JtError
 from jtcore.guidance import cosine_guidance, guide
 from jtcore.inversion import invert, mix
@@ -22,7 +23,13 @@ from jtcore.scales import moments, over_batch
 from jtcore.structure import unstructure
 from jtcore.types import BackboneSpec, Codec, Sampler
 
-UNUSUAL = ("scheduler", "dynamic_guidance", "noise_prior", "noise")  # told where they are used
+UNUSUAL = (
+    "scheduler",
+    "dynamic_guidance",
+    "noise_prior",
+    "noise",
+    "control",
+)  # told where they are used
 
 
 @frozen
@@ -75,17 +82,24 @@ def denoise(
     times = ways[0].sampler.times
     scales = _scales(batch, settings, model, times, halves)
     reference = sampled(settings.reference, model.pictures, len(batch), halves, device)
+    size, count = latents.shape[2:], shape[1]
+    controls = [
+        begin(settings, backbone, model.words, request.prompt, way.sampler, size, count)
+        for request, way in zip(batch, ways, strict=True)
+    ]
     for index, time in enumerate(times):
         asked = latents.repeat(halves, 1, 1, 1, 1), time.to(device).expand(len(captions))
         with torch.no_grad(), switched_on(scales[index], len(captions), reference=reference):
             if index == 0 or scales[index] is not scales[index - 1]:
                 text = told(scales[index], read, captions)
-            with model.engine.autocast():
+            led = leading(backbone, controls, index, halves, latents, read.shape[1])
+            with model.engine.autocast(), led:
                 answers = backbone.predict(*asked, text).float()
         if halves == 2:
             answers = guide(answers, _guidance(settings, time))
-        each = zip(ways, answers.split(1), latents.split(1), strict=True)
-        latents = torch.cat([way.step(answer, index, own) for way, answer, own in each])
+        each = zip(ways, controls, answers.split(1), latents.split(1), strict=True)
+        stepped = [(led, way, way.step(answer, index, own)) for way, led, answer, own in each]
+        latents = torch.cat([moved(led, index, own, way.rng) for led, way, own in stepped])
     return latents
 
 

@@ -62,16 +62,20 @@ class ScaleSchedule:
 
     def halves(self, scale: float, moment: Moment) -> tuple[float, float]:
         """The adapter's `scale` at `moment`, on the negative and on the prompted half."""
-        now = getattr(moment, self.unit)
-        changed = scale * self.scales[sum(self._reached(boundary, now) for boundary in self.at)]
+        changed = (
+            scale * self.scales[sum(reached(self.unit, boundary, moment) for boundary in self.at)]
+        )
         return (
             scale if self.on == "prompted" else changed,
             scale if self.on == "negative" else changed,
         )
 
-    def _reached(self, boundary: float, now: float) -> bool:
-        beyond = now <= boundary if self.unit == "sigma" else now >= boundary
-        return beyond or isclose(now, boundary, rel_tol=ROUNDING)
+
+def reached(unit: Unit, boundary: float, moment: Moment) -> bool:
+    """Whether sampling stands on a boundary or beyond it."""
+    now = getattr(moment, unit)
+    beyond = now <= boundary if unit == "sigma" else now >= boundary
+    return beyond or isclose(now, boundary, rel_tol=ROUNDING)
 
 
 def moments(times: Sequence[Tensor], levels: Callable[[Tensor], Levels]) -> list[Moment]:
