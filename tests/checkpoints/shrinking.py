@@ -19,6 +19,7 @@ BUILDERS: Mapping[str, Callable[[Path], Path]] = {  # by the published weights t
     "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": build_wan,
 }
 SIDE, FRAMES = 32, {"zeroscope": 4, "modelscope": 4}  # else 9
+FILES = 2  # of each kind in the drawn task
 
 
 def settings(recipe: Path, folder: Path) -> list[str]:
@@ -32,11 +33,16 @@ def settings(recipe: Path, folder: Path) -> list[str]:
         BUILDERS[backbone["weights"]](checkpoint)
     values: dict[str, Any] = {"backbone.weights": str(checkpoint), "engine.device": "cpu"}
     for name, data in table["data"].items():
-        kind = "motion" if data.get("frames", 1) > 1 else "subject"
-        values |= {f"data.{name}.source": str(folder / "task" / kind), f"data.{name}.size": size}
-        if kind == "motion":
+        videos = data.get("frames", 1) > 1 or "clips" in data  # or single frames of them
+        source = folder / "task" / ("motion" if videos else "subject")
+        values |= {f"data.{name}.source": str(source), f"data.{name}.size": size}
+        if data.get("frames", 1) > 1:
             values[f"data.{name}.frames"] = frames
-    values |= {f"adapter.{name}.rank": 2 for name in table["adapter"]}
+    for name, adapter in table["adapter"].items():
+        if adapter["kind"] in ("lora", "glora"):
+            values[f"adapter.{name}.rank"] = 2
+        if "bank" in adapter:
+            values[f"adapter.{name}.bank"] = FILES
     values |= {f"stage.{name}.steps": 2 for name in table["stage"]}
     sampled = {"frames": frames, "size": size, "steps": 2, "prompts": ["a cat"]}
     values |= {f"sample.{key}": value for key, value in sampled.items()}
