@@ -3,10 +3,17 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from attrs import frozen
 from torch import Tensor, nn
 
 from jtcore.errors import JtError
 from jtcore.types import Pass, Reference
+
+TABLES = (  # where a module keeps its hooks, by their numbers
+    *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
+    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"),
+)
+Hook = tuple[nn.Module, str, int]  # whose, in which table, its number
 
 
 class Adapter(nn.Module):
@@ -18,6 +25,7 @@ class Adapter(nn.Module):
     """
 
     current: Pass | None = None
+    reach: "Reach"  # what core found when it was attached
     scales_samples = True  # whether each sample of a pass may have a scale of its own
 
     def scalars(self) -> Mapping[str, Tensor]:
@@ -51,6 +59,22 @@ def told(adapters: Iterable[Adapter], text: Tensor, prompts: Sequence[str]) -> T
     for adapter in adapters:
         text = adapter.told(text, prompts)
     return text
+
+
+@frozen
+class Reach:
+    """How much there is of an adapter."""
+
+    modules: int  # of the denoiser, that it reaches into
+    parameters: int  # its own
+
+
+def hooks_of(denoiser: nn.Module) -> Iterator[Hook]:
+    """All hooks in a network."""
+    for module in denoiser.modules():
+        for table in TABLES:
+            for number in getattr(module, table):
+                yield module, table, number
 
 
 @contextmanager

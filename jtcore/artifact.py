@@ -18,6 +18,7 @@ from jtcore.plugins import Plugins
 from jtcore.provenance import backbone_identity
 from jtcore.recipe import EngineSettings, Recipe, Sampling
 from jtcore.run import read_json
+from jtcore.scales import ScaleSchedule
 from jtcore.structure import Component, structure, structure_component, unstructure
 from jtcore.tables import parse_toml
 
@@ -29,7 +30,8 @@ class Artifact:
     """What an adapter file holds."""
 
     path: Path
-    name: str
+    name: str  # what it is called here
+    own_name: str  # what it was called in its recipe
     adapter: Component
     backbone: Component
     image_encoder: Component | None  # of the pictures that it is conditioned on
@@ -37,6 +39,16 @@ class Artifact:
     engine: EngineSettings  # the precision that it was trained in
     identity: Mapping[str, str]  # hashes of the backbone that it was trained on
     tensors: Mapping[str, Tensor]
+
+    @property
+    def scale(self) -> float:
+        """At which its recipe sampled."""
+        return self.sample.scales.get(self.own_name, 1.0) if self.sample else 1.0
+
+    @property
+    def schedule(self) -> ScaleSchedule | None:
+        """With which its recipe sampled."""
+        return self.sample.schedule.get(self.own_name) if self.sample else None
 
 
 def save_adapter(path: Path, name: str, recipe: Recipe, adapter: Adapter) -> None:
@@ -68,6 +80,7 @@ def read_adapter(path: Path, plugins: Plugins) -> Artifact:
         return Artifact(
             path=path,
             name=facts["name"],
+            own_name=facts["name"],
             adapter=structure_component("adapters", facts["adapter"], plugins),
             backbone=structure_component("backbones", facts["backbone"], plugins),
             image_encoder=_optional("image_encoders", facts.get("image_encoder"), plugins),
@@ -103,15 +116,45 @@ def plugin_folders_of(path: Path) -> list[str]:
 
 def load_weights(artifact: Artifact, adapter: Adapter) -> None:
     """Put an artifact's tensors in place. Raises JtError unless names and shapes all agree."""
-    tensors = artifact.tensors
-    own = {name: tuple(tensor.shape) for name, tensor in adapter.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if own != found:
-        odd = sorted({n for n in own.keys() | found.keys() if own.get(n) != found.get(n)})
-        raise JtError(
-            f"{artifact.path}: {len(odd)} tensors do not fit the adapter, the first {odd[0]!r}"
-        )
+    if problems := _misfits(artifact.path, _shapes(artifact.tensors), adapter):
+        raise JtError(problems)
+    adapter.load_state_dict(artifact.tensors)
+
+
+def initial_problems(path: Path, component: Component, adapter: Adapter, name: str) -> list[str]:
+    """What keeps an adapter from beginning as that of a file is; its weights are not read."""
+    place = f"initial.{name}"
+    if not path.is_file():
+        return [f"{place}: {str(path)!r}: there is no such file; train it first"]
+    try:
+        with safe_open(path, "pt") as file:
+            facts = json.loads((file.metadata() or {})[FORMAT])
+            found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - not a dict
+        kind = facts["adapter"]["kind"]
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        return [f"{place}: {str(path)!r}: no adapter file of jtcore: {error!r}"]
+    if kind != component.kind:
+        return [f"{place}: {str(path)!r} holds a {kind!r}, and the adapter is a {component.kind!r}"]
+    return [f"{place}: {problem}" for problem in _misfits(path, found, adapter)]
+
+
+def load_initial(path: Path, adapter: Adapter) -> None:
+    """Let an adapter begin as that of a file is. Raises JtError where it does not fit."""
+    tensors = _read(path)[1]
+    if problems := _misfits(path, _shapes(tensors), adapter):
+        raise JtError(problems)
     adapter.load_state_dict(tensors)
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _misfits(path: Path, found: Mapping[str, tuple[int, ...]], adapter: Adapter) -> list[str]:
+    own = _shapes(adapter.state_dict())
+    odd = sorted({n for n in own.keys() | found.keys() if own.get(n) != found.get(n)})
+    told = f"{path}: {len(odd)} tensors do not fit the adapter, the first"
+    return [f"{told} {odd[0]!r}"] if odd else []
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

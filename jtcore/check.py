@@ -19,7 +19,7 @@ from jtcore.reading import read, replaced_words
 from jtcore.recipe import Branch, Recipe, Sampling
 from jtcore.references import reference_problems
 from jtcore.types import Backbone
-from jtcore.words import attention_problems, finder
+from jtcore.words import attention_problems
 
 Problems = Iterator[str]  # each with its path
 
@@ -174,7 +174,9 @@ def _model(recipe: Recipe) -> Problems:
     if recipe.sample:
         for option, problem in walk_problems(recipe.sample, backbone):
             yield f"sample.{option}: {problem}"
-        yield from (f"sample.{problem}" for problem in _control_problems(recipe, backbone))
+        replaced = replaced_words(recipe.adapter)
+        for problem in control_problems(recipe.sample, recipe.backbone.spec, backbone, replaced):
+            yield f"sample.{problem}"
     yield from attention_problems(recipe, backbone)
     attached = attach_adapters(recipe.adapter, backbone, recipe.seed)
     if recipe.sample:
@@ -205,15 +207,6 @@ def described(recipe: Recipe) -> Iterator[str]:
     for name, adapter in attach_adapters(recipe.adapter, backbone, recipe.seed).items():
         found = adapter.reach
         yield f"adapter.{name}: {found.modules:,} modules, {found.parameters:,} parameters"
-
-
-def _control_problems(recipe: Recipe, backbone: Backbone) -> Problems:
-    words = finder(recipe.backbone.spec, replaced_words(recipe.adapter))
-    try:
-        shape = recipe.backbone.spec.latent_shape(recipe.sample.frames, *recipe.sample.size)
-    except ValueError:
-        return  # told with the sizes
-    yield from control_problems(recipe.sample, backbone, words, shape[1:])
 
 
 def walk_problems(settings: Sampling, backbone: Backbone) -> Iterator[tuple[str, str]]:

@@ -66,7 +66,9 @@ def sample(arguments: Sequence[str] | None = None) -> int:
     """`jt-sample`: generate from a finished run or from adapter files."""
     parser = _parser("jt-sample", "Generate videos from a run, or from adapter files.")
     parser.add_argument(
-        "source", nargs="+", type=Path, help="a run directory, or adapter files (.safetensors)"
+        "source",
+        nargs="+",
+        help="run directories and adapter files (.safetensors); NAME=PATH gives another name",
     )
     parser.add_argument("--prompt", action="append", required=True, help="may be repeated")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where videos go")
@@ -78,6 +80,14 @@ def sample(arguments: Sequence[str] | None = None) -> int:
         default=[],
         metavar="ADAPTER=TABLE",
         help="factors on its scale, such as 'joint={unit=\"step\", at=[5], scales=[0.5, 1]}'; false"
+        " takes the recipe's away",
+    )
+    parser.add_argument(
+        "--control",
+        action="append",
+        default=[],
+        metavar="NAME=TABLE",
+        help="what else leads the videos, such as 'camera={kind=\"latent_shift\", right=64}'; false"
         " takes the recipe's away",
     )
     parser.add_argument("--steps", type=int, help="of denoising")

@@ -5,12 +5,15 @@ Text encoder and codec are freed before the denoiser is loaded; only sampling ha
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import attrs
 from attrs import frozen
 from torch import Tensor
 
+from jtcore.artifact import load_initial, save_adapter
 from jtcore.cache import Cache, cache_folder
 from jtcore.checkpoint import newest_checkpoint
 from jtcore.data import captions
@@ -75,9 +78,11 @@ def _conduct(recipe: Recipe, run: Run, plugins: Plugins, stop: Stop) -> None:
     checkpoint = newest_checkpoint(run.checkpoints, run.say)
     if checkpoint:
         run.say(f"continuing at step {checkpoint.position.number} of {recipe.steps}")
+    _begin(recipe, run, model)
     Trainer(recipe, plugins.hook, run, model, materials.streams, stop).train(checkpoint)
     model.train(False)
-    results: dict[str, Any] = {}
+    reaches = {name: attrs.asdict(adapter.reach) for name, adapter in model.adapters.items()}
+    results: dict[str, Any] = {"adapters": reaches}
     scales = adapter_scales(recipe)
     if recipe.validation:
         stop.check()
@@ -86,6 +91,15 @@ def _conduct(recipe: Recipe, run: Run, plugins: Plugins, stop: Stop) -> None:
         measured = sample_and_measure(recipe, run, model, scales, stop, materials.reference)
         results |= {"metrics": summarise(measured), "samples": measured}
     run.write_json("metrics.json", results)
+
+
+def _begin(recipe: Recipe, run: Run, model: Model) -> None:
+    """Adapters that begin as others were: those that are not trained are saved as they are."""
+    trained = {name for stage in recipe.stage.values() for name in stage.trained}
+    for name, path in recipe.initial.items():
+        load_initial(Path(path), model.adapters[name])
+        if name not in trained:
+            save_adapter(run.adapter_file(name), name, recipe, model.adapters[name])
 
 
 @frozen(eq=False)

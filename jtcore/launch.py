@@ -13,7 +13,7 @@ from typing import Any
 from attrs import evolve
 
 from jtcore import ablation
-from jtcore.check import check
+from jtcore.check import check, described
 from jtcore.comparison import write_tables
 from jtcore.errors import Interrupted, JtError
 from jtcore.experiment import conduct
@@ -55,6 +55,9 @@ def check_only(argument: str, settings: Sequence[str], folders: Sequence[str]) -
         print(f"broken plugin {broken.name}: {broken.error}")
     what = "recipe" if None in recipes else f"{len(recipes)} variant{'s' * (len(recipes) > 1)}"
     what += f" with {len(table['seeds'])} seeds" if "seeds" in table else ""
+    for name, recipe in recipes.items():
+        for line in described(recipe):
+            print(line if name is None else f"variant.{name}: {line}")
     print(f"{argument}: {what} checked, no problem found")
 
 

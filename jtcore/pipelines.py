@@ -1,6 +1,6 @@
 """Adapters on stock diffusers pipelines."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from inspect import signature
 from math import isfinite
@@ -9,49 +9,53 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from jtcore.adapter import Adapter, switched_on
-from jtcore.artifact import Artifact, load_weights, plugin_folders_of, read_adapter
+from jtcore.adapter import Adapter, Hook, hooks_of, switched_on
+from jtcore.artifact import Artifact, load_weights
+from jtcore.composition import Source, folders_of, read_adapters
 from jtcore.errors import JtError
 from jtcore.model import attach_adapters, attach_order
 from jtcore.near import did_you_mean
 from jtcore.plugins import Plugins, can, load_plugins
 from jtcore.types import Backbone
 
-TABLES = (  # where a module keeps its hooks, by their numbers
-    *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
-    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"),
-)
-Hook = tuple[nn.Module, str, int]  # whose, in which table, its number
+Paths = str | Path | Sequence[str | Path] | Mapping[str, str | Path]
 
 
 def load_adapters(
     pipe: object,
-    paths: str | Path | Sequence[str | Path],
+    paths: Paths,
     scale: float = 1.0,
     *,
     plugin_folders: Sequence[str | Path] = (),
 ) -> "LoadedAdapters":
-    """Attach adapter files to a stock diffusers pipeline, and have them on whenever it samples.
+    """Attach adapters to a stock diffusers pipeline, and have them on whenever it samples.
 
-    Adapters of any kind are attached as they were trained, gates and all. `plugin_folders` are for
-    adapters of local plugins. Raises JtError where a file cannot be read, where no backbone knows
-    the pipeline, and where an adapter does not fit its denoiser; the pipeline is then as it was.
+    `paths` are files and run directories, also as "NAME=PATH" or {NAME: PATH} where two adapters
+    have one name. Adapters of any kind are attached as they were trained, gates and all.
+    `plugin_folders` are for adapters of local plugins. Raises JtError where a file cannot be read,
+    where no backbone knows the pipeline, and where an adapter does not fit its denoiser; the
+    pipeline is then as it was.
     """
-    files = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
-    if not files:
+    sources = _sources(paths)
+    if not sources:
         raise JtError("load_adapters: expected at least one adapter file")
-    recorded = [folder for file in files for folder in plugin_folders_of(file)]
-    plugins = load_plugins([*recorded, *plugin_folders])
-    artifacts = [read_adapter(file, plugins) for file in files]
+    plugins = load_plugins([*folders_of(sources), *plugin_folders])
+    artifacts = read_adapters(sources, plugins)
     backbone = _adopt(pipe, artifacts, plugins)
-    before = set(_hooks(backbone.denoiser))
+    before = set(hooks_of(backbone.denoiser))
     try:
         loaded = LoadedAdapters(backbone.denoiser, _attach(artifacts, backbone), scale)
     except BaseException:
-        _unhook(set(_hooks(backbone.denoiser)) - before)
+        _unhook(set(hooks_of(backbone.denoiser)) - before)
         raise
-    loaded.hooks = set(_hooks(backbone.denoiser)) - before
+    loaded.hooks = set(hooks_of(backbone.denoiser)) - before
     return loaded
+
+
+def _sources(paths: Paths) -> list[Source]:
+    if isinstance(paths, Mapping):
+        return [Source.named(name, path) for name, path in paths.items()]
+    return [Source.parse(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
 
 
 class LoadedAdapters:
@@ -70,7 +74,8 @@ class LoadedAdapters:
         self._latents = list(signature(type(denoiser).forward).parameters)[1]  # after self
         for name in adapters:
             self.scale(name, scale)
-        denoiser.register_forward_pre_hook(self._open, with_kwargs=True)
+        # ahead of the adapters' own, of which one may be at the denoiser itself
+        denoiser.register_forward_pre_hook(self._open, with_kwargs=True, prepend=True)
         denoiser.register_forward_hook(self._close, always_call=True)
 
     @property
@@ -120,11 +125,7 @@ def _adopt(pipe: object, artifacts: Sequence[Artifact], plugins: Plugins) -> Bac
 
 def _attach(artifacts: Sequence[Artifact], backbone: Backbone) -> dict[str, Adapter]:
     """By name, frozen and switched off. Raises JtError where one does not fit the denoiser."""
-    by_name: dict[str, Artifact] = {}
-    for artifact in artifacts:
-        if artifact.name in by_name:
-            raise JtError(f"two files hold an adapter named {artifact.name!r}")
-        by_name[artifact.name] = artifact
+    by_name = {artifact.name: artifact for artifact in artifacts}
     attached: dict[str, Adapter] = {}
     for name in attach_order({name: artifact.adapter for name, artifact in by_name.items()}):
         artifact = by_name[name]
@@ -147,13 +148,6 @@ def _attach_one(artifact: Artifact, backbone: Backbone, others: Mapping[str, Ada
         adapter.to_empty(device="cpu")
     load_weights(artifact, adapter)
     return adapter.requires_grad_(False).eval()
-
-
-def _hooks(denoiser: nn.Module) -> Iterator[Hook]:
-    for module in denoiser.modules():
-        for table in TABLES:
-            for number in getattr(module, table):
-                yield module, table, number
 
 
 def _unhook(hooks: Iterable[Hook]) -> None:

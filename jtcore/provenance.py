@@ -92,6 +92,8 @@ def _digests(recipe: Recipe) -> dict[str, dict[str, dict[str, str]]]:
             name: getattr(metric.spec, "files", tuple)() for name, metric in recipe.metric.items()
         },
     }
+    if recipe.initial:
+        files["initial"] = {name: [Path(path)] for name, path in recipe.initial.items()}
     if recipe.sample and recipe.sample.noise_prior:
         files["sample"] = {"noise_prior": [Path(recipe.sample.noise_prior.video)]}
     if recipe.sample and recipe.sample.reference:

@@ -10,14 +10,16 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from jtcore.artifact import Artifact, load_weights, plugin_folders_of, read_adapter
+from jtcore.artifact import Artifact, load_weights
 from jtcore.cache import Cache, cache_folder
-from jtcore.check import walk_problems
+from jtcore.check import schedule_problems, walk_problems
+from jtcore.composition import Source, folders_of, read_adapters, refuse_other_backbones
+from jtcore.controls import control_problems
 from jtcore.engine import Engine
 from jtcore.errors import JtError
 from jtcore.inversion import load_reference, prior_problems
-from jtcore.model import load_model
-from jtcore.plugins import Plugins, load_plugins
+from jtcore.model import attach_adapters, load_model
+from jtcore.plugins import load_plugins
 from jtcore.provenance import backbone_identity
 from jtcore.reading import read, replaced_words
 from jtcore.recipe import EngineSettings, Sampling
@@ -42,19 +44,22 @@ class Generation:
     sample: Sampling
     backbone: Component = component("backbones")
     image_encoder: Component | None = component("image_encoders", default=None)
+    adapter: Mapping[str, Component] = component("adapters", factory=dict)
     engine: EngineSettings = EngineSettings()
 
 
 def sample(given: Namespace) -> None:
     """Generate what the command line asks for. Raises JtError, Interrupted."""
     say = speaker(given.quiet)
-    plugins = load_plugins([*plugin_folders_of(given.source[0]), *given.plugin_folder])
-    artifacts = _artifacts(given.source, plugins)
+    sources = [Source.parse(source) for source in given.source]
+    plugins = load_plugins([*folders_of(sources), *given.plugin_folder])
+    artifacts = read_adapters(sources, plugins)
+    refuse_other_backbones(artifacts, _changed_backbone(given.set))
     generation = structure(Generation, _table(given, artifacts), plugins)
     wanted = list(requests(generation.sample, _scales(given.scale, artifacts)))
     _refuse_existing(given.out, [request.file for request in wanted])
     settings, spec, engine = generation.sample, generation.backbone.spec, Engine(generation.engine)
-    adapters = {artifact.name: artifact.adapter for artifact in artifacts}
+    adapters = generation.adapter
     replaced = replaced_words(adapters)
     if problems := list(_sampling_problems(generation, replaced)):
         raise JtError(problems)
@@ -74,26 +79,6 @@ def sample(given: Namespace) -> None:
         say(f"{given.out / entry['file']}: {entry['prompt']}")
 
 
-def _artifacts(sources: Sequence[Path], plugins: Plugins) -> list[Artifact]:
-    """The adapters of a run directory, or those of files."""
-    files = list(sources)
-    if sources[0].is_dir():
-        if len(sources) > 1:
-            raise JtError("expected one run directory, or adapter files")
-        files = sorted((sources[0] / "adapters").glob("*.safetensors"))
-        if not files:
-            raise JtError(f"{sources[0]}: no adapters in it; is it a run that has been trained?")
-    artifacts = [read_adapter(path, plugins) for path in files]
-    names = [artifact.name for artifact in artifacts]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise JtError(f"two files hold an adapter named {twice[0]!r}; each name can be on once")
-    first = artifacts[0]
-    for other in artifacts[1:]:
-        if unstructure(other.backbone) != unstructure(first.backbone):
-            raise JtError(f"{other.path} was trained on another backbone than {first.path}")
-    return artifacts
-
-
 def _table(given: Namespace, artifacts: Sequence[Artifact]) -> Table:
     """What the adapters were made for, as the command line changes it."""
     recorded = next((a.sample for a in artifacts if a.sample), None)
@@ -101,6 +86,7 @@ def _table(given: Namespace, artifacts: Sequence[Artifact]) -> Table:
     sampling |= {"prompts": given.prompt, "seeds": given.seed or [0], "scales": {}}
     sampling |= {key: value for key in OPTIONS if (value := getattr(given, key)) is not None}
     sampling["schedule"] = _schedules(given.schedule, artifacts)
+    sampling["control"] = _controls(given.control, sampling.get("control", {}))
     sampling |= _noise_prior(given, sampling.pop("noise_prior", {}))
     if given.reference is not None:
         sampling["reference"] = sampling.get("reference", {}) | {"picture": given.reference}
@@ -108,13 +94,20 @@ def _table(given: Namespace, artifacts: Sequence[Artifact]) -> Table:
     table = {
         "backbone": unstructure(first.backbone),
         "engine": unstructure(first.engine),
+        "adapter": {artifact.name: unstructure(artifact.adapter) for artifact in artifacts},
         "sample": sampling,
         **_image_encoder(artifacts),
     }
     for setting in given.set:
-        if not setting.startswith(("backbone.", "engine.")):
-            raise JtError(f"--set {setting}: only backbone and engine can be changed here")
+        if not setting.startswith(("backbone.", "engine.", "adapter.")):
+            raise JtError(f"--set {setting}: only backbone, engine and adapter can be changed here")
     return change(table, given.set)
+
+
+def _changed_backbone(settings: Sequence[str]) -> list[str]:
+    """Options of the backbone that the command line gives."""
+    paths = [setting.partition("=")[0] for setting in settings]
+    return [path.removeprefix("backbone.") for path in paths if path.startswith("backbone.")]
 
 
 def _image_encoder(artifacts: Sequence[Artifact]) -> Table:
@@ -156,9 +149,13 @@ def _sampling_problems(generation: Generation, replaced: Mapping[str, str]) -> I
         for problem in spec.prompt_problems(list(texts)):
             yield f"{option}: {problem}"
     backbone = spec.load(torch.device("meta"), torch.float32)
+    attached = attach_adapters(generation.adapter, backbone, seed=0)
+    yield from (f"--{problem}" for problem in schedule_problems(settings, attached))
     places = {"steps": "--steps", "scheduler": "--scheduler", "noise_prior.steps": "--noise-prior"}
     for option, problem in walk_problems(settings, backbone):
         yield f"{places[option]}: {problem}"
+    for problem in control_problems(settings, spec, backbone, replaced):
+        yield f"--{problem}"
 
 
 def _tell_other_backbone(
@@ -172,7 +169,7 @@ def _tell_other_backbone(
 
 def _scales(settings: Sequence[str], artifacts: Sequence[Artifact]) -> dict[str, float]:
     """`joint=0.5` and the like; adapters are on at their recipe's scales unless said."""
-    scales = {a.name: a.sample.scales.get(a.name, 1.0) if a.sample else 1.0 for a in artifacts}
+    scales = {artifact.name: artifact.scale for artifact in artifacts}
     for setting in settings:
         name, _, number = setting.partition("=")
         if name not in scales:
@@ -189,9 +186,7 @@ def _scales(settings: Sequence[str], artifacts: Sequence[Artifact]) -> dict[str,
 def _schedules(settings: Sequence[str], artifacts: Sequence[Artifact]) -> dict[str, Any]:
     """Those of the recipes, unless `joint={...}` names another or `joint=false` takes it away."""
     schedules = {
-        artifact.name: unstructure(artifact.sample.schedule[artifact.name])
-        for artifact in artifacts
-        if artifact.sample and artifact.name in artifact.sample.schedule
+        artifact.name: unstructure(artifact.schedule) for artifact in artifacts if artifact.schedule
     }
     for setting in settings:
         name, _, value = setting.partition("=")
@@ -200,6 +195,15 @@ def _schedules(settings: Sequence[str], artifacts: Sequence[Artifact]) -> dict[s
             raise JtError(f"--schedule {setting}: no adapter {name!r}; there are {known}")
         schedules[name] = change({}, [f"schedule={value}"])["schedule"]
     return {name: schedule for name, schedule in schedules.items() if schedule is not False}
+
+
+def _controls(settings: Sequence[str], recorded: Table) -> Table:
+    """Those of the recipe, unless `camera={...}` names another or `camera=false` takes it away."""
+    controls = dict(recorded)
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        controls[name] = change({}, [f"control={value}"])["control"]
+    return {name: control for name, control in controls.items() if control is not False}
 
 
 def _noise_prior(given: Namespace, recorded: Table) -> Table:

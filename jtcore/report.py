@@ -42,7 +42,8 @@ def write_report(run: Run, recipe: Recipe) -> None:
 
 
 def _circumstances(run: Run, recipe: Recipe) -> str:
-    trained = sum(_count_numbers(run.adapter_file(name)) for name in recipe.adapter)
+    names = {name for stage in recipe.stage.values() for name in stage.trained}
+    trained = sum(_count_numbers(run.adapter_file(name)) for name in names)
     facts = f"Training seed {recipe.seed}, steps {recipe.steps:,}, trained parameters {trained:,}"
     sampled = ", ".join(_unusual(recipe.sample)) if recipe.sample else ""
     return f"{facts}. Samples: {sampled}" if sampled else facts
@@ -110,9 +111,18 @@ def _shown(value: Mapping[str, float]) -> str:
 
 
 def _tables(results: Mapping[str, Any]) -> Iterator[Table]:
+    adapters = ("Adapters, and the modules of the denoiser that they reach", *_reach_rows(results))
     losses = ("Diffusion loss on held-out files, same noise", *validation_rows(results))
     metrics = ("Metrics of the samples, mean ± deviation over videos", *metric_rows(results))
-    return (table for table in (losses, metrics) if table[2])
+    return (table for table in (losses, metrics, adapters) if table[2])
+
+
+def _reach_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    rows = [
+        [name, *(f"{reach[key]:,}" for key in ("modules", "parameters"))]
+        for name, reach in results.get("adapters", {}).items()
+    ]
+    return ["adapter", "modules", "parameters"], rows
 
 
 def _markdown(

@@ -94,7 +94,11 @@ def test_a_shipped_recipe_is_found_by_name(tmp_path, monkeypatch, capsys):
 
     assert (status, capsys.readouterr()) == (
         0,
-        ("jointtuner_pocket: recipe checked, no problem found\n", ""),
+        (
+            "adapter.joint: 30 modules, 190,080 parameters\n"
+            "jointtuner_pocket: recipe checked, no problem found\n",
+            "",
+        ),
     )
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
@@ -233,6 +237,7 @@ def test_the_list_has_every_kind_with_its_first_line(capsys):
         "losses:",
         "metrics:",
         "formats:",
+        "controls:",
         "observers and others:",
     ]
     assert (

@@ -331,7 +331,10 @@ def test_a_pipeline_of_an_unknown_kind_is_told(joint):
 
 
 def test_two_adapters_of_one_name_are_told(stock, joint):
-    assert refused(stock, [joint, joint]) == "two files hold an adapter named 'joint'"
+    assert refused(stock, [joint, joint]) == (
+        f"{joint} and {joint} both hold an adapter named 'joint'; give one another name, as in"
+        f" other={joint}"
+    )
 
 
 def test_no_adapter_at_all_is_told(stock):

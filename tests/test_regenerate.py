@@ -341,9 +341,9 @@ def test_a_run_whose_record_is_damaged_is_told(trained, capsys, tmp_path):
     assert capsys.readouterr().err == said
 
 
-@pytest.mark.parametrize("setting", ["sample.steps=3", "adapter.joint.rank=3", "backbone=false"])
-def test_only_backbone_and_engine_can_be_changed(trained, capsys, setting):
-    said = f"--set {setting}: only backbone and engine can be changed here\n"
+@pytest.mark.parametrize("setting", ["sample.steps=3", "adapter=false", "backbone=false"])
+def test_only_backbone_engine_and_adapters_can_be_changed(trained, capsys, setting):
+    said = f"--set {setting}: only backbone, engine and adapter can be changed here\n"
     assert refused(capsys, trained, "--set", setting) == said
 
 
@@ -389,7 +389,8 @@ def test_an_adapter_of_another_backbone_is_sampled_and_told(trained, capsys, tmp
 def test_two_files_of_one_name_are_told(trained, capsys):
     file = trained / "adapters/joint.safetensors"
     assert refused(capsys, file, file) == (
-        "two files hold an adapter named 'joint'; each name can be on once\n"
+        f"{file} and {file} both hold an adapter named 'joint'; give one another name, as in"
+        f" other={file}\n"
     )
 
 

@@ -79,6 +79,10 @@ def test_the_page_for_people_who_read_text(run):
         "| metric | base | adapted |\n"
         "| --- | --- | --- |\n"
         f"| consistency.temporal_consistency | {cells} |\n\n"
+        "## Adapters, and the modules of the denoiser that they reach\n\n"
+        "| adapter | modules | parameters |\n"
+        "| --- | --- | --- |\n"
+        f"| joint | 2 | {count_trained(run):,} |\n\n"
         "## Samples\n\n"
         "![references, base and adapted model](samples/contact_sheet.png)\n\n"
         "- base, seed 0: [a <wug>](samples/base/00-seed0.mp4)\n"
@@ -194,11 +198,16 @@ def test_a_run_that_samples_nothing_has_a_report(table, jt_run):
     del table["sample"], table["metric"]
     run = jt_run(table)
 
-    assert json.loads((run / "metrics.json").read_text()) == {}
+    reach = {"joint": {"modules": 2, "parameters": count_trained(run)}}
+    assert json.loads((run / "metrics.json").read_text()) == {"adapters": reach}
     assert (run / "report.md").read_text() == (
         "# tiny\n\n"
         f"Training seed 3, steps 3, trained parameters {count_trained(run):,}\n\n"
-        "    jt-run 'a <recipe>' --set seed=3\n"
+        "    jt-run 'a <recipe>' --set seed=3\n\n"
+        "## Adapters, and the modules of the denoiser that they reach\n\n"
+        "| adapter | modules | parameters |\n"
+        "| --- | --- | --- |\n"
+        f"| joint | 2 | {count_trained(run):,} |\n"
     )
     assert not (run / "samples").exists()
 

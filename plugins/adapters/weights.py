@@ -90,6 +90,12 @@ class _Replacement:
         now = self.adapter.current
         if now is None or (scale := _one(now.scale)) == 0:
             return
+        if any(weight.is_meta for weight in _parameters(module).values()):
+            raise JtError(
+                f"the weights of {type(module).__name__} are elsewhere until it runs, as after"
+                " enable_sequential_cpu_offload(), so that none can take their place; take"
+                " enable_model_cpu_offload()"
+            )
         self.own = _parameters(module)
         for name, base in self.own.items():
             # as a parameter no more: what is in its place may be computed
