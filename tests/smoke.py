@@ -30,6 +30,8 @@ def small(recipe: Path) -> list[str]:
     have."""
     table = tomllib.loads(recipe.read_text())
     below = small((recipe.parent / table["base"]).resolve()) if "base" in table else []
+    taken = [f"stage.{name}." for name, stage in table.get("stage", {}).items() if stage is False]
+    below = [setting for setting in below if not setting.startswith(tuple(taken))]
     tables = {"": table}
     tables |= {f"variant.{name}.": above for name, above in table.get("variant", {}).items()}
     steps = [
