@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,11 +13,11 @@ from torch import Generator, Tensor
 from jtcore.attention import TextAttention, biased
 from jtcore.errors import JtError
 from jtcore.scales import Moment, moments
-from jtcore.words import Words
+from jtcore.words import Words, finder
 
 if TYPE_CHECKING:
     from jtcore.recipe import Sampling
-    from jtcore.types import Backbone, Sampler
+    from jtcore.types import Backbone, BackboneSpec, Sampler
 
 Grid = tuple[int, int, int]  # frames, rows and columns of video tokens
 Scores = Sequence[tuple[Tensor, Sequence[int]]]  # (F, H, W) of video tokens, for those text tokens
@@ -51,7 +51,7 @@ class Walk:
         if count == self.frames:
             return range(index, index + 1)
         every = (self.frames - 1) // (count - 1)
-        return range(0, 1) if index == 0 else range(1 + (index - 1) * every, 1 + index * every)
+        return range(1) if index == 0 else range(1 + (index - 1) * every, 1 + index * every)
 
 
 class Control:
@@ -117,16 +117,18 @@ def _only_moves(control: Control) -> bool:
 
 
 def control_problems(
-    settings: Sampling, backbone: Backbone, words: Words, shape: tuple[int, int, int]
+    settings: Sampling, spec: BackboneSpec, backbone: Backbone, replaced: Mapping[str, str]
 ) -> Iterator[str]:
     """What keeps the controls from leading any of the prompts; `backbone` may be without weights,
-    and `shape` is that of latents, (F, H, W)."""
+    and `replaced` is what is read in place of words."""
     if not settings.control:
         return
     try:
+        shape = spec.latent_shape(settings.frames, *settings.size)[1:]
         sampler = backbone.sampler(settings.steps, settings.scheduler)
-    except JtError:
-        return  # told as a problem of the steps
+    except (ValueError, JtError):
+        return  # told as problems of the size and of the steps
+    words = finder(spec, replaced)
     for prompt in dict.fromkeys(settings.prompts):
         try:
             begin(settings, backbone, words, prompt, sampler, shape, shape[0])

@@ -237,6 +237,7 @@ def test_the_list_has_every_kind_with_its_first_line(capsys):
         "losses:",
         "metrics:",
         "formats:",
+        "image_encoders:",
         "controls:",
         "observers and others:",
     ]

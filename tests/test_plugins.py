@@ -16,6 +16,7 @@ EVERY_HOOK = """
     from attrs import frozen
     from jtcore import hookimpl
     from jtcore.adapter import Adapter
+    from jtcore.controls import Control
     from torch import nn
     from torch.optim import SGD
 
@@ -116,6 +117,15 @@ EVERY_HOOK = """
     def jt_image_encoders():
         return {"average": Average}
 
+    @frozen
+    class Still:
+        def begin(self, walk):
+            return Control()  # which leads nothing
+
+    @hookimpl
+    def jt_controls():
+        return {"still": Still}
+
     @hookimpl
     def jt_run_branch(branch):
         return note("jt_run_branch", None)
@@ -191,7 +201,7 @@ def test_a_folder_provides_a_kind_of_each_family(load_with):
 
     assert loaded.broken == ()
     kinds = {"backbones": "tiny", "adapters": "bias", "losses": "absolute", "metrics": "mean"}
-    kinds |= {"formats": "text", "image_encoders": "average"}
+    kinds |= {"formats": "text", "image_encoders": "average", "controls": "still"}
     for family, kind in kinds.items():
         assert loaded.find(family, kind) is loaded.families[family][kind]
 
@@ -389,7 +399,7 @@ def test_a_backbone_must_have_every_method(load_with, plugin_folder, missing):
 def test_a_backbone_has_the_methods_of_its_protocol():
     methods = [name for name in vars(BackboneSpec) if not name.startswith("_")]
 
-    may_be_left_out = {"adopt", "precision_problem"}
+    may_be_left_out = {"adopt", "precision_problem", "word_positions"}
     assert {*BACKBONE_METHODS} == {*methods} - may_be_left_out
 
 
@@ -414,6 +424,7 @@ def test_an_unknown_kind_is_told_with_the_nearest_and_the_broken(load_with, plug
         ("metrics", "metric"),
         ("formats", "format"),
         ("image_encoders", "image encoder"),
+        ("controls", "control"),
     ],
 )
 def test_an_unknown_kind_that_is_near_nothing_is_told_with_all(plugins, family, noun):
