@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from checkpoints import cogvideox
+from checkpoints.unet import build_zeroscope
 from torch import Tensor
 from torch.nn import functional
 
@@ -326,6 +328,23 @@ def test_the_pass_over_whole_clips_leaves_no_gradient_on_the_frozen_adapter(prep
     assert all(parameter.grad is not None for parameter in adapters["temporal"].parameters())
 
 
+def test_a_regularisation_that_weighs_nothing_is_none(prepare):
+    """Videos of other motions, of which NewMove adds the loss."""
+    alone = {"motion": {key: DUAL["temporal"][key] for key in ("data", "adapters", "losses")}}
+    alone["motion"] |= {"times": {"skew": 0.5}}
+    other = {"error": {"kind": "diffusion", "weight": 0}}
+    both = alone | {"regularisation": alone["motion"] | {"losses": other}}
+    trained = []
+    for branches in (alone, both, both | {"regularisation": alone["motion"]}):
+        trainer = prepare(branches, steps=4)
+        (trainer.run.folder / "adapters").mkdir(exist_ok=True)
+        trainer.train_stage("one", 0, None)
+        adapters = trainer.model.adapters.values()
+        trained.append(torch.cat([p.detach().flatten() for a in adapters for p in a.parameters()]))
+    assert torch.equal(trained[0], trained[1])
+    assert not torch.equal(trained[0], trained[2])
+
+
 # Captions that are dropped.
 
 
@@ -352,20 +371,21 @@ def test_a_run_embeds_the_empty_caption_where_one_is_dropped(table, jt_run):
 # Frames of codecs that have none.
 
 
-def test_a_random_frame_of_latents_that_hold_several_is_refused_with_the_cure(table, plugins, data):
-    def several(self, frames, height, width):
-        return 3, (frames - 1) // 4 + 1, height // 4, width // 4
-
-    table = change(table, ["data.motion.frames=5", "stage.joint.branch.joint.frame='random'"])
-    table["stage"]["joint"]["branch"]["joint"]["losses"] = PLAIN
-    built = build_recipe(table, plugins)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(built.backbone.spec), "latent_shape", several)
-        with pytest.raises(JtError) as caught:
-            check(built)
-    assert (
-        "stage.joint.branch.joint.frame: this backbone makes 2 latent frames of 5, so none is a"
-        " frame; give the branch a table of data.motion's source with frames = 1 and clips = 5,"
-        " which draws single ones"
-    ) in caught.value.problems
-    check(built)  # tiny has a latent for each frame
+def test_a_random_frame_of_latents_that_hold_several_is_refused_with_the_cure(
+    table, plugins, tmp_path
+):
+    table["data"]["motion"] |= {"frames": 9, "size": [32, 32], "short": "repeat"}
+    table["data"]["subject"] |= {"size": [32, 32]}
+    table["stage"]["joint"]["branch"]["joint"] |= {"frame": "random", "losses": PLAIN}
+    table["sample"] |= {"frames": 9, "size": [32, 32]}
+    unet, dit = build_zeroscope(tmp_path / "unet"), cogvideox.build(tmp_path / "dit", "5b")
+    table["backbone"] = {"kind": "zeroscope", "weights": str(unet)}
+    check(build_recipe(table, plugins))
+    table["backbone"] = {"kind": "cogvideox", "weights": str(dit)}
+    with pytest.raises(JtError) as caught:
+        check(build_recipe(table, plugins))
+    assert caught.value.problems == (
+        "stage.joint.branch.joint.frame: this backbone makes 3 latent frames of 9, so none is a"
+        " frame; give the branch a table of data.motion's source with frames = 1 and clips = 9,"
+        " which draws single ones",
+    )

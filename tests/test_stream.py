@@ -180,6 +180,16 @@ def test_one_frame_of_a_video_is_an_image(tmp_path, load):
     assert (part.latents.shape, part.medium) == ((1, 3, 1, 5, 5), "image")
 
 
+def test_all_frames_of_a_video_can_be_drawn_one_at_a_time(tmp_path, load):
+    shades = torch.linspace(0, 1, 6).view(1, 6, 1, 1).expand(3, 6, 40, 40)
+    write_video(tmp_path / "fade.mp4", shades, fps=8)
+    stream, texts = load(tmp_path / "fade.mp4", prompt="it fades", frames=1, clips=6)
+    parts = drawn(stream, texts, range(300))
+    assert all(part.medium == "image" for part in parts)
+    found = Counter(round(float((part.latents.mean() + 1) / 2 * 5)) for part in parts)
+    assert found.keys() == set(range(6)) and min(found.values()) > 25
+
+
 def test_masks_go_through_the_geometry_of_their_pictures(folder, load, tmp_path):
     masks = tmp_path / "masks"
     masks.mkdir()
