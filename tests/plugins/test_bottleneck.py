@@ -250,5 +250,5 @@ def test_the_bottleneck_is_half_as_wide_as_the_stream(kind):
 
 
 def test_targets_without_a_site_are_told():
-    with pytest.raises(JtError, match="^'temporal_conv' has no attention or feed-forward of a"):
+    with pytest.raises(JtError, match=r"^'temporal_conv' has no attention or feed-forward of a"):
         ResidualBottleneck("temporal_conv").attach(build("unet"), {})

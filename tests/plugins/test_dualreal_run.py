@@ -1,5 +1,6 @@
 """DualReal trained, sampled and read from its authors' file, on the real path."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -96,7 +97,7 @@ def test_a_phase_leaves_the_other_adapter_and_its_moments_as_they_were(dual, jt_
     found = states(jt_run(dual))
     assert len(found) == 4
     kept = []
-    for before, after in zip(found, found[1:], strict=False):
+    for before, after in pairwise(found):
         assert not same(before["controller"], after["controller"])
         kept.append([name for name in ("identity", "motion") if same(before[name], after[name])])
     assert kept == [["motion"], ["identity"], ["motion"]]
@@ -240,7 +241,7 @@ def test_a_file_without_a_part_and_a_backbone_without_such_blocks_are_told(relea
     ):
         with pytest.raises(JtError, match=f"^{told}"):
             DualReal(part).read(tmp_path / "adapter.pth", build("cogvideox"))
-    with pytest.raises(JtError, match="^DualReal was released for CogVideoX, and WanTransf"):
+    with pytest.raises(JtError, match=r"^DualReal was released for CogVideoX, and WanTransf"):
         DualReal("motion").read(tmp_path / "adapter.pth", build("wan"))
 
 
