@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from jtcore import hooks, recipe
 from jtcore.data import Data
+from jtcore.noise import SharedNoise, Times
 from jtcore.scales import ScaleSchedule
 
 ROOT = Path(__file__).parent.parent
@@ -18,6 +19,8 @@ TABLES = (
     recipe.Stage,
     recipe.Branch,
     recipe.LossTerm,
+    Times,
+    SharedNoise,
     recipe.Sampling,
     recipe.NoisePrior,
     recipe.SampledReference,
