@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from checkpoints.clip import build_clip
 from checkpoints.cogvideox import build
 from checkpoints.unet import build_zeroscope
 from checkpoints.wan import build_wan
@@ -17,7 +18,9 @@ BUILDERS: Mapping[str, Callable[[Path], Path]] = {  # by the published weights t
     "cerspense/zeroscope_v2_576w": build_zeroscope,
     "damo-vilab/text-to-video-ms-1.7b": build_zeroscope,
     "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": build_wan,
+    "laion/CLIP-ViT-H-14-laion2B-s32B-b79K": build_clip,
 }
+STILL = ("subject", "class")  # in names of folders of pictures, which videos may be made of
 SIDE, FRAMES = 32, {"zeroscope": 4, "modelscope": 4}  # else 9
 FILES = 2  # of each kind in the drawn task
 
@@ -28,17 +31,24 @@ def settings(recipe: Path, folder: Path) -> list[str]:
     table = read_table(recipe)
     backbone, size = table["backbone"], [SIDE, SIDE]
     frames = FRAMES.get(backbone["kind"], 9)
-    checkpoint = folder / backbone["weights"].replace("/", "--")
-    if not checkpoint.exists():
-        BUILDERS[backbone["weights"]](checkpoint)
-    values: dict[str, Any] = {"backbone.weights": str(checkpoint), "engine.device": "cpu"}
+    values: dict[str, Any] = {"engine.device": "cpu"}
+    for part in ("backbone", "image_encoder"):
+        if part in table:
+            values[f"{part}.weights"] = str(_checkpoint(table[part]["weights"], folder))
     for name, data in table["data"].items():
         videos = data.get("frames", 1) > 1 or "clips" in data  # or single frames of them
+        videos &= not any(word in data["source"] for word in STILL)
         source = folder / "task" / ("motion" if videos else "subject")
         values |= {f"data.{name}.source": str(source), f"data.{name}.size": size}
         if data.get("frames", 1) > 1:
             values[f"data.{name}.frames"] = frames
+        if "masks" in data:
+            values[f"data.{name}.masks"] = str(folder / "task" / "masks")
+    if "reference" in table["sample"]:
+        values["sample.reference.picture"] = str(folder / "task" / "subject" / "00.png")
     for name, adapter in table["adapter"].items():
+        if "groups" in adapter:
+            values[f"adapter.{name}.groups"] = 1
         if adapter["kind"] in ("lora", "glora"):
             values[f"adapter.{name}.rank"] = 2
         if "bank" in adapter:
@@ -47,3 +57,11 @@ def settings(recipe: Path, folder: Path) -> list[str]:
     sampled = {"frames": frames, "size": size, "steps": 2, "prompts": ["a cat"]}
     values |= {f"sample.{key}": value for key, value in sampled.items()}
     return [f"{key}={json.dumps(value)}" for key, value in values.items()]
+
+
+def _checkpoint(weights: str, folder: Path) -> Path:
+    """That stands for published `weights`, built once."""
+    checkpoint = folder / weights.replace("/", "--")
+    if not checkpoint.exists():
+        BUILDERS[weights](checkpoint)
+    return checkpoint
