@@ -16,6 +16,7 @@ from jtcore.noise import PLAIN, Draws
 from jtcore.targets import Targets, match_targets
 from jtcore.types import Entrance, Noised, Sampler, Site, Vocabulary
 
+from . import _roles
 from ._discrete import add_noise, levels
 from ._samplers import Kind, StockSampler, sampler
 from ._sites import match_sites
@@ -23,21 +24,6 @@ from ._sites import match_sites
 if TYPE_CHECKING:  # importing diffusers costs seconds
     from diffusers import CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
 
-_QKV = tuple(f"transformer_blocks.*.attn1.to_{one}" for one in "qkv")
-_ATTENTION = (*_QKV, "transformer_blocks.*.attn1.to_out.0")
-_FEED_FORWARD = ("transformer_blocks.*.ff.net.0.proj", "transformer_blocks.*.ff.net.2")
-ROLES = {  # one attention sees text and all frames at once: no layer is temporal or spatial alone
-    "visual": _ATTENTION + _FEED_FORWARD,
-    "attention": _ATTENTION,
-    "attention_qkv": _QKV,
-    "feed_forward": _FEED_FORWARD,
-    "joint": _ATTENTION,
-    "video_self": _ATTENTION,
-    "spatial_self": _ATTENTION,
-    "spatial_ff": _FEED_FORWARD,
-    "text_cross": _ATTENTION,
-    "text_kv": _QKV[1:],  # the video's keys and values as well
-}
 PAIRS = (("norm1", "attn1"), ("norm2", "ff"))  # in each block
 SCHEDULERS = {  # spaced trailing, as a schedule that ends without signal must be
     "ddim": Kind("CogVideoXDDIMScheduler", {"timestep_spacing": "trailing"}),
@@ -62,7 +48,7 @@ class CogVideoXBackbone:
     prediction = "v"
 
     def targets(self, query: Targets) -> dict[str, nn.Module]:
-        return match_targets(self.denoiser, ROLES, query)
+        return match_targets(self.denoiser, _roles.COGVIDEOX, query)
 
     def blocks(self) -> dict[str, nn.Module]:
         blocks = enumerate(self.denoiser.transformer_blocks)

@@ -16,6 +16,7 @@ from jtcore.noise import PLAIN, Draws
 from jtcore.targets import Targets, match_targets
 from jtcore.types import Entrance, Noised, Site, Vocabulary
 
+from . import _roles
 from ._discrete import add_noise, levels
 from ._samplers import Kind, StockSampler, sampler, understood
 from ._sites import match_sites
@@ -24,37 +25,6 @@ from ._unet_checkpointing import checkpoint_modules
 if TYPE_CHECKING:  # importing diffusers costs seconds
     from diffusers import DDIMScheduler, UNet3DConditionModel
 
-# `.attentions.` are the spatial ones alone: the temporal are `.temp_attentions.`, whose `attn1` and
-# `attn2` both attend over the frames, and `transformer_in`
-_SPATIAL_SELF = ("*.attentions.*.attn1.to_[qkv]", "*.attentions.*.attn1.to_out.0")
-_SPATIAL_FF = ("*.attentions.*.ff.net.0.proj", "*.attentions.*.ff.net.2")
-_TEXT_CROSS = ("*.attentions.*.attn2.to_[qkv]", "*.attentions.*.attn2.to_out.0")
-_TEMPORAL_SELF = (
-    *("transformer_in.*.attn[12].to_[qkv]", "transformer_in.*.attn[12].to_out.0"),
-    *("*.temp_attentions.*.attn[12].to_[qkv]", "*.temp_attentions.*.attn[12].to_out.0"),
-)
-_TEMPORAL_FF = (
-    *("transformer_in.*.ff.net.0.proj", "transformer_in.*.ff.net.2"),
-    *("*.temp_attentions.*.ff.net.0.proj", "*.temp_attentions.*.ff.net.2"),
-)
-ROLES = {
-    "visual": _SPATIAL_SELF + _SPATIAL_FF + _TEMPORAL_SELF + _TEMPORAL_FF,
-    "spatial": _SPATIAL_SELF + _SPATIAL_FF,
-    "temporal": _TEMPORAL_SELF + _TEMPORAL_FF,
-    "attention": ("*.attn[12].to_[qkv]", "*.attn[12].to_out.0"),
-    "attention_qkv": ("*.attn[12].to_[qkv]",),
-    "feed_forward": _SPATIAL_FF + _TEMPORAL_FF,
-    "spatial_self": _SPATIAL_SELF,
-    "spatial_ff": _SPATIAL_FF,
-    "temporal_self": _TEMPORAL_SELF,
-    "temporal_ff": _TEMPORAL_FF,
-    "temporal_conv": ("*.temp_convs.*.conv1.2", "*.temp_convs.*.conv[234].3"),  # not linear
-    "text_cross": _TEXT_CROSS,
-    "text_kv": ("*.attentions.*.attn2.to_[kv]",),
-    # whole modules, with their norms and projections, for those who train weights
-    "temporal_layers": ("transformer_in", "*.temp_attentions.[0-9]"),
-    "temporal_conv_layers": ("*.temp_convs.[0-9]",),
-}
 PAIRS = (("norm1", "attn1"), ("norm2", "attn2"), ("norm3", "ff"))  # in each block
 SCHEDULERS = {"ddim": Kind("DDIMScheduler"), "dpm": Kind("DPMSolverMultistepScheduler")}
 PREDICTIONS: dict[str, Prediction] = {"epsilon": "epsilon", "v_prediction": "v"}  # by diffusers'
@@ -76,7 +46,7 @@ class UNetBackbone:
         return PREDICTIONS[self.scheduler.config.prediction_type]
 
     def targets(self, query: Targets) -> dict[str, nn.Module]:
-        return match_targets(self.denoiser, ROLES, query)
+        return match_targets(self.denoiser, _roles.UNET, query)
 
     def blocks(self) -> dict[str, nn.Module]:
         """Spatial and temporal transformer blocks in turn."""

@@ -16,29 +16,13 @@ from jtcore.noise import PLAIN, Draws
 from jtcore.targets import Targets, match_targets
 from jtcore.types import Entrance, Noised, Site, Vocabulary
 
+from . import _roles
 from ._samplers import Kind, StockSampler, sampler
 from ._sites import match_sites
 
 if TYPE_CHECKING:  # importing diffusers costs seconds
     from diffusers import AutoencoderKLWan, WanTransformer3DModel
 
-_LINEARS = ("to_q", "to_k", "to_v", "to_out.0")
-_VIDEO = tuple(f"blocks.*.attn1.{one}" for one in _LINEARS)
-_TEXT = tuple(f"blocks.*.attn2.{one}" for one in _LINEARS)
-_FEED_FORWARD = ("blocks.*.ffn.net.0.proj", "blocks.*.ffn.net.2")
-ROLES = {  # one attention over all frames at once, another from the video to the text
-    "visual": _VIDEO + _FEED_FORWARD,
-    "attention": _VIDEO + _TEXT,
-    "attention_qkv": _VIDEO[:3] + _TEXT[:3],
-    "feed_forward": _FEED_FORWARD,
-    "video_self": _VIDEO,
-    "spatial_self": _VIDEO,
-    "spatial_ff": _FEED_FORWARD,
-    "temporal_self": _VIDEO,
-    "text_cross": _TEXT,
-    "text_kv": _TEXT[1:3],
-    "temporal_layers": ("blocks.*.attn1",),  # with the norms of queries and keys
-}
 PAIRS = (("norm1", "attn1"), ("norm2", "attn2"), ("norm3", "ffn"))  # in each block
 
 
@@ -57,7 +41,7 @@ class WanBackbone:
     prediction = "flow"
 
     def targets(self, query: Targets) -> dict[str, nn.Module]:
-        return match_targets(self.denoiser, ROLES, query)
+        return match_targets(self.denoiser, _roles.WAN, query)
 
     def blocks(self) -> dict[str, nn.Module]:
         return {f"blocks.{index}": block for index, block in enumerate(self.denoiser.blocks)}
@@ -84,7 +68,8 @@ class WanBackbone:
         self, latents: Tensor, rng: Generator, draws: Draws = PLAIN
     ) -> Noised:  # latents (B, C, F, H, W)
         """At times drawn uniformly, but for what `draws` says, and shifted as sampling shifts its
-        own: sigma = shift u / (1 + (shift - 1) u), u ~ U(0, 1] (https://arxiv.org/abs/2403.03206, 23).
+        own: sigma = shift u / (1 + (shift - 1) u), u ~ U(0, 1], which is equation 23 of
+        https://arxiv.org/abs/2403.03206.
 
         Uniform u is what DiffSynth-Studio trains adapters of Wan with; Wan itself was trained with
         u of a logit-normal distribution. Drawn on the CPU, alike on every device.

@@ -16,7 +16,8 @@ from jtcore import JtError
 from jtcore.adapter import Adapter, switched_on
 from jtplugins.adapters.glora import GLoRA
 from jtplugins.adapters.lora import LoRA
-from jtplugins.backbones._unet import ROLES, UNetBackbone, bypass_temporal
+from jtplugins.backbones._roles import UNET as ROLES
+from jtplugins.backbones._unet import UNetBackbone, bypass_temporal
 
 TEMPORAL = (TransformerTemporalModel, TemporalConvLayer)
 

@@ -13,7 +13,8 @@ from torch import Generator, Tensor, nn
 
 from jtplugins.adapters.glora import GLoRA
 from jtplugins.backbones._checkpoint import freeze
-from jtplugins.backbones._wan import ROLES, WanBackbone
+from jtplugins.backbones._roles import WAN as ROLES
+from jtplugins.backbones._wan import WanBackbone
 from jtplugins.backbones.wan import Wan
 
 CPU, META = torch.device("cpu"), torch.device("meta")
@@ -201,6 +202,7 @@ def test_random_weights_have_the_published_sizes_and_roles(config, parameters, l
         "temporal_self": 4,
         "text_cross": 4,
         "text_kv": 2,
+        "temporal_layers": 1,
     }
     found = {role: len(backbone.targets(role)) for role in counts}
     assert found == {role: each * layers for role, each in counts.items()}
