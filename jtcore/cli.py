@@ -111,6 +111,12 @@ def sample(arguments: Sequence[str] | None = None) -> int:
         metavar="SHARE",
         help="of that noise, 0 to 1; 0 is none, default 0.5",
     )
+    parser.add_argument(
+        "--trace",
+        type=Path,
+        metavar="DIR",
+        help="write what adapters say in each step, such as gates: a table, and a drawing of each",
+    )
     _add_set(parser, "change the backbone or engine, such as backbone.weights=/models/cogvideox")
     _add_plugin_folder(parser)
     _add_quiet(parser)

@@ -30,6 +30,7 @@ from jtcore.signals import stop_on_signals
 from jtcore.stream import embed_texts
 from jtcore.structure import Component, component, structure, unstructure
 from jtcore.tables import Table, change
+from jtcore.trace import listening, write_trace
 
 OPTIONS = (  # that override the recipe's
     *("steps", "scheduler", "guidance", "dynamic_guidance", "negative"),
@@ -72,11 +73,14 @@ def sample(given: Namespace) -> None:
     for artifact in artifacts:
         load_weights(artifact, model.adapters[artifact.name])
     model.train(False)
+    model, rows = listening(model) if given.trace else (model, [])
     with stop_on_signals() as stop:
         samples = generate(wanted, given.out, settings, spec, model, stop.check, reference)
     write_json(given.out / "samples.json", samples)
     for entry in samples:
         say(f"{given.out / entry['file']}: {entry['prompt']}")
+    if given.trace:
+        say(f"{', '.join(str(path) for path in write_trace(rows, given.trace))}: what adapters say")
 
 
 def _table(given: Namespace, artifacts: Sequence[Artifact]) -> Table:
