@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from inspect import signature
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -15,7 +13,8 @@ from attrs import frozen
 from jtcore.errors import JtError
 
 from ._hub import HUB_ID, Folder, Repository, Source
-from ._weight_files import WeightFiles, digest, find_weights
+from ._networks import bare_network, freeze, network_class, quiet
+from ._weight_files import WeightFiles, digest, find_weights, raise_if_unlisted
 
 if TYPE_CHECKING:
     import torch
@@ -30,11 +29,15 @@ CONFIGS = NETWORK, _, TOKENIZER = (
 )
 VOCABULARIES = ("tokenizer.json", "spiece.model", "vocab.json")
 SMALL = ("json", "model", "txt")  # all that a part has besides weights
-KINDS = {  # which backbone takes which denoiser
+PARTS = ("transformer", "unet", "vae", "text_encoder", "tokenizer", "scheduler")
+KINDS = {  # which backbone takes which class of part
     "CogVideoXTransformer3DModel": "cogvideox",
     "UNet3DConditionModel": "zeroscope",
     "WanTransformer3DModel": "wan",
+    "PatchCodec": "pocket",
 }
+# what pipelines of another kind have in the place of a part
+INSTEAD = {"transformer": "unet", "unet": "transformer", "vae": "codec"}
 
 
 @frozen
@@ -66,19 +69,37 @@ class Checkpoint:
         except (OSError, ValueError) as error:
             raise self.problem(part, f"has a {file.name} that is not JSON: {error}") from error
 
+    def index(self) -> dict[str, Any]:
+        """What the pipeline says of its parts, and options; empty where it says nothing. Raises
+        JtError."""
+        file = self._root([INDEX]) / INDEX
+        try:
+            return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        except (OSError, ValueError) as error:
+            text = f"has a {INDEX} that is not JSON: {error}"
+            raise JtError(f"backbone.weights: {self.weights!r} {text}") from error
+
     def expect(self, part: str, *names: str) -> str:
         """The class of diffusers or transformers that a part is of. Raises JtError where it is none
         of `names`."""
-        config = self.config(part)
-        found = config.get("_class_name") or " or ".join(config.get("architectures") or ["no name"])
+        found = self._class(part)
         if found not in names:
-            hint = f"; use backbone.kind = {KINDS[found]!r}" if found in KINDS else ""
-            text = f"expected {' or '.join(names)}, found {found}{hint}"
+            text = f"expected {' or '.join(names)}, found {found}{_hint(found)}"
             raise self.problem(part, text, sign=":")
         return found
 
+    def check_files(self, part: str) -> None:
+        """Raises JtError where files of a part are missing or not whole. Those of a hub id are only
+        looked for among the names there: no weights are fetched."""
+        stored = isinstance(self._source(), Folder)
+        self._weights(part, find_weights if stored else raise_if_unlisted)
+
     def weight_files(self, part: str) -> WeightFiles | None:
-        """What the weights of a part are in; None where it has none. Raises JtError."""
+        """What the weights of a part are in, fetched; None where it has none. Raises JtError."""
+        return self._weights(part, find_weights)
+
+    def _weights(self, part: str, find: Callable[..., Made]) -> Made | None:
+        """What `find` answers of weights, where the part has any."""
         if (file := self._config_file(part)).name != NETWORK:
             vocabularies = [file.with_name(name) for name in VOCABULARIES]
             if file.name == TOKENIZER and not any(path.is_file() for path in vocabularies):
@@ -86,7 +107,7 @@ class Checkpoint:
             return None
         library = "diffusers" if "_class_name" in self.config(part) else "transformers"
         try:
-            return find_weights(self._source(), part, library, self.variant)
+            return find(self._source(), part, library, self.variant)
         except (OSError, ValueError) as error:
             raise self.problem(part, str(error)) from error
 
@@ -119,6 +140,14 @@ class Checkpoint:
             return sorted(p for p in folder.iterdir() if p.suffix.lstrip(".") in SMALL)
         return [folder / NETWORK, *weights.paths]
 
+    def _class(self, part: str) -> str:
+        config = self.config(part)
+        names = [config["_class_name"]] if "_class_name" in config else config.get("architectures")
+        if not names and self._config_file(part).name == TOKENIZER:
+            told = config.get("tokenizer_class")
+            names = [told] if told else self.index().get(part, ())[1:]
+        return " or ".join(names or ["no name"])
+
     def _config_file(self, part: str) -> Path:
         folder = self._small(part)
         found = [folder / name for name in CONFIGS if (folder / name).is_file()]
@@ -145,6 +174,8 @@ class Checkpoint:
             if path.is_dir():
                 if self.revision:
                     raise ValueError("is a folder, which has no revisions; leave `revision` out")
+                if _is_part(path):
+                    raise ValueError("is one part of a pipeline; name the folder above")
                 return Folder(path)
             if path.exists():
                 raise ValueError("is a file; expected a folder as diffusers saves a pipeline")
@@ -158,17 +189,30 @@ class Checkpoint:
 
     def _lack_of(self, part: str) -> str:
         """What to tell of a pipeline without a part."""
-        root = self._root([INDEX])
-        whole = json.loads((root / INDEX).read_text()) if (root / INDEX).is_file() else {}
-        named = sorted(name for name, value in whole.items() if isinstance(value, list))
+        root, whole = self._root([INDEX]), self.index()
+        named = sorted(name for name, own in whole.items() if isinstance(own, list) and any(own))
         if part in named:
             return f"lacks the folder {part!r}, which its {INDEX} names"
         there = named or sorted(p.name for p in root.iterdir() if p.is_dir() and p.name[0] != ".")
         kind = f", being a {whole['_class_name']}" if "_class_name" in whole else ""
-        return f"has no {part!r}{kind}; it has {', '.join(map(repr, there)) or 'no parts at all'}"
+        other = INSTEAD.get(part)
+        hint = _hint(self.config(other).get("_class_name")) if other in there else ""
+        found = ", ".join(map(repr, there)) or "no parts at all"
+        return f"has no {part!r}{kind}; it has {found}{hint}"
 
     def problem(self, part: str, text: str, sign: str = "") -> JtError:
         return JtError(f"backbone.weights: {part!r} of {self.weights!r}{sign} {text}")
+
+
+def _is_part(folder: Path) -> bool:
+    """Whether it has a configuration of its own, and lies where parts do."""
+    folder = folder.resolve()
+    inside = folder.name in PARTS or (folder.parent / INDEX).is_file()
+    return inside and any((folder / name).is_file() for name in CONFIGS)
+
+
+def _hint(found: str | None) -> str:
+    return f"; use backbone.kind = {KINDS[found]!r}" if found in KINDS else ""
 
 
 def load_network(
@@ -205,59 +249,3 @@ def load_network(
         more = f" and {len(lacking) - 1} more tensors" if len(lacking) > 1 else ""
         raise checkpoint.problem(part, f"has no weights for {lacking[0]}{more}")
     return freeze(model, device)
-
-
-def with_defaults(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration of the class `name`, with what files older than an option do not say."""
-    options = signature(network_class(name)).parameters.values()
-    known = {each.name: each.default for each in options if each.default is not each.empty}
-    return known | dict(config)
-
-
-def bare_network(name: str, config: Mapping[str, Any], device: torch.device) -> nn.Module:
-    """A network of the class `name`, with weights as its constructor draws them; on "meta" none."""
-    cls = network_class(name)
-    with device:
-        if hasattr(cls, "config_class"):  # of transformers
-            return cls(cls.config_class.from_dict(dict(config)))
-        return cls.from_config(dict(config))
-
-
-def freeze(model: nn.Module, device: torch.device, dtype: torch.dtype | None = None) -> nn.Module:
-    """On `device` and in `dtype`, without gradients or dropout. What diffusers keeps in float32
-    when it loads a network stays in it."""
-    from torch import float32, nn
-
-    nn.Module.to(model, device)  # the classes' own `to` warns of a dtype
-    kept = set(getattr(model, "_keep_in_fp32_modules", None) or ())
-    for path, module in model.named_modules():
-        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
-            if dtype and tensor is not None and tensor.is_floating_point():
-                precise = not kept.isdisjoint(f"{path}.{name}".split("."))
-                tensor.data = tensor.data.to(float32 if precise else dtype)
-    return model.requires_grad_(False).eval()
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep diffusers and transformers from drawing progress bars."""
-    import diffusers
-    import transformers
-
-    logs = [library.utils.logging for library in (diffusers, transformers)]
-    shown = [log for log in logs if log.is_progress_bar_enabled()]
-    for log in shown:
-        log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for log in shown:
-            log.enable_progress_bar()
-
-
-def network_class(name: str) -> Any:
-    """Of diffusers, or of transformers where that has none of the name."""
-    import diffusers
-    import transformers
-
-    return getattr(diffusers, name, None) or getattr(transformers, name)

@@ -60,15 +60,22 @@ class Repository:
             raise ValueError(_why(error, self.revision, Path(constants.HF_HUB_CACHE))) from error
 
     def names(self, part: str) -> list[str]:
-        from huggingface_hub import HfApi
         from huggingface_hub.errors import HTTPError
 
         try:
-            told = HfApi().model_info(self.id, revision=self.revision).siblings or ()
+            files = map(Path, _list(self.id, self.revision))
         except (HTTPError, OSError):
             return Folder(self.root([f"{part}/*.json"])).names(part)
-        files = [Path(file.rfilename) for file in told]
         return sorted(file.name for file in files if file.parent == Path(part))
+
+
+@cache
+def _list(repository: str, revision: str | None) -> tuple[str, ...]:
+    """The names of all files on the hub. Raises what its client does."""
+    from huggingface_hub import HfApi
+
+    told = HfApi().model_info(repository, revision=revision).siblings or ()
+    return tuple(file.rfilename for file in told)
 
 
 @cache

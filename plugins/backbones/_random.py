@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import Attribute, frozen
 
-from ._checkpoint import freeze, network_class
+from ._networks import freeze, network_class
 
 if TYPE_CHECKING:
     import torch

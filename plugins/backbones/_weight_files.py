@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -24,6 +24,7 @@ FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat1
 LFS_POINTER = b"version https://git-lfs"
 WHOLE = 64 * 2**20  # bytes up to which a file is hashed whole
 BLOCKS, BLOCK = 64, 64 * 2**10  # of a larger one, how many and of how many bytes
+Missing = Callable[[Sequence[str]], list[str]]  # which of some files of a part are not there
 
 
 @frozen
@@ -64,10 +65,33 @@ def find_weights(source: Source, part: str, library: str, variant: str | None) -
 
     safetensors are taken before .bin. Raises ValueError that says what is missing or not whole.
     """
+
+    def folder(names: Sequence[str]) -> Path:
+        return source.root([f"{part}/{name}" for name in ("config.json", *names)]) / part
+
+    def missing(names: Sequence[str]) -> list[str]:
+        fetched = folder(names)
+        return [name for name in names if not (fetched / name).is_file()]
+
+    index, names = _choose(source, part, library, variant, missing)
+    found = WeightFiles(tuple(folder(names) / name for name in names), index)
+    for shard in found.shards:
+        _raise_if_cut_off(shard)
+    return found
+
+
+def raise_if_unlisted(source: Source, part: str, library: str, variant: str | None) -> None:
+    """Raises ValueError where `find_weights` would for what is missing; no weights are fetched."""
+    there = set(source.names(part))
+    _choose(source, part, library, variant, lambda names: [n for n in names if n not in there])
+
+
+def _choose(
+    source: Source, part: str, library: str, variant: str | None, missing: Missing
+) -> tuple[Path | None, list[str]]:
+    """An index, where there is one, and the names of all files."""
     for name in STEMS[library]:
-        if found := _find(source, part, name, variant):
-            for shard in found.shards:
-                _raise_if_cut_off(shard)
+        if found := _named(source, part, name, variant, missing):
             return found
     there = sorted(variants(source.names(part), library), key=str)
     if variant and there:
@@ -88,21 +112,20 @@ def variants(files: Sequence[str], library: str) -> set[str | None]:
     return found
 
 
-def _find(source: Source, part: str, name: str, variant: str | None) -> WeightFiles | None:
+def _named(
+    source: Source, part: str, name: str, variant: str | None, missing: Missing
+) -> tuple[Path | None, list[str]] | None:
     stem, _, end = name.partition(".")
     between = f".{variant}" if variant else ""
     index = source.root([f"{part}/*.json"]) / part / f"{name}.index{between}.json"
     if not index.is_file():
         file = f"{stem}{between}.{end}"
-        path = source.root([f"{part}/config.json", f"{part}/{file}"]) / part / file
-        return WeightFiles((path,), None) if path.is_file() else None
+        return None if missing([file]) else (None, [file])
     names = _shards(index)
-    folder = source.root([f"{part}/{shard}" for shard in names]) / part
-    missing = [shard for shard in names if not (folder / shard).is_file()]
-    if missing:
-        more = f" and {len(missing) - 1} more of" if len(missing) > 1 else " of"
-        raise ValueError(f"lacks {missing[0]}{more} {len(names)} files in its {index.name}")
-    return WeightFiles(tuple(folder / shard for shard in names), index)
+    if lacking := missing(names):
+        more = f" and {len(lacking) - 1} more of" if len(lacking) > 1 else " of"
+        raise ValueError(f"lacks {lacking[0]}{more} {len(names)} files in its {index.name}")
+    return index, names
 
 
 def _shards(index: Path) -> list[str]:

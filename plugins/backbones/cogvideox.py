@@ -14,9 +14,10 @@ from attrs.validators import ge, in_, optional
 from jtcore import JtError, hookimpl
 
 from . import _cogvideox, _random, _t5, _vae
-from ._checkpoint import Checkpoint, load_network, with_defaults
+from ._checkpoint import Checkpoint, load_network
 from ._cogvideox import CogVideoXBackbone
 from ._cogvideox_configs import PUBLISHED
+from ._networks import with_defaults
 from ._random import RandomText, of_files_alone, of_random_alone, random_network
 from ._t5 import load_t5, load_t5_tokenizer, too_long
 from ._vae import CogVideoXCodec

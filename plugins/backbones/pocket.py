@@ -18,8 +18,9 @@ from jtcore import JtError, hookimpl
 from ..pocket import codec, models, text, world
 from ..pocket.captions import vocabulary
 from . import _t5
-from ._checkpoint import Checkpoint, freeze, load_network
+from ._checkpoint import Checkpoint, load_network
 from ._cogvideox import CogVideoXBackbone
+from ._networks import freeze
 from ._t5 import T5Text
 from ._vocabulary import Words
 from ._words import positions

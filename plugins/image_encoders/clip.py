@@ -13,8 +13,8 @@ from torch.nn.functional import interpolate
 
 from jtcore import JtError, hookimpl
 
-from ..backbones._checkpoint import freeze, quiet
 from ..backbones._hub import HUB_ID, Folder, Repository
+from ..backbones._networks import freeze, quiet
 from ..backbones._weight_files import digest
 
 if TYPE_CHECKING:  # importing transformers costs seconds

@@ -212,7 +212,7 @@ def test_a_missing_part_is_told_with_what_is_there(folder):
     refuses(
         lambda: checkpoint.folder("unet"),
         f"{str(folder)!r} has no 'unet', being a CogVideoXPipeline; it has 'scheduler',"
-        " 'text_encoder', 'tokenizer', 'transformer', 'vae'",
+        " 'text_encoder', 'tokenizer', 'transformer', 'vae'; use backbone.kind = 'cogvideox'",
     )
     shutil.rmtree(folder / "vae")
     refuses(

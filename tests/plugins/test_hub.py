@@ -31,9 +31,15 @@ def cache(tmp_path, monkeypatch) -> Iterator[Path]:
     """An empty cache of the hub's, and nothing remembered."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    _hub._fetch.cache_clear()
+    forget()
     yield tmp_path / "hub"
+    forget()
+
+
+def forget() -> None:
+    """What a process remembers of the hub."""
     _hub._fetch.cache_clear()
+    _hub._list.cache_clear()
 
 
 @pytest.fixture
@@ -105,7 +111,7 @@ def test_only_what_is_needed_is_fetched_and_only_once(folder, cache, online):
         assert len(hub.fetched) == len(set(hub.fetched))
     weights = [file for file in hub.fetched if file.endswith(".safetensors")]
     assert weights and all(file.startswith("transformer/") for file in weights)
-    _hub._fetch.cache_clear()
+    forget()
     spec.load(CPU, torch.float32)  # the hub is gone
 
 
@@ -235,7 +241,8 @@ def test_a_missing_part_is_told_with_those_on_the_hub(folder, cache, online):
             Checkpoint("owner/name").folder("unet")
     assert caught.value.problems == (
         "backbone.weights: 'owner/name' has no 'unet', being a CogVideoXPipeline; it has"
-        " 'scheduler', 'text_encoder', 'tokenizer', 'transformer', 'vae'",
+        " 'scheduler', 'text_encoder', 'tokenizer', 'transformer', 'vae';"
+        " use backbone.kind = 'cogvideox'",
     )
 
 

@@ -12,7 +12,7 @@ from diffusers import (
 from torch import Generator, Tensor, nn
 
 from jtplugins.adapters.glora import GLoRA
-from jtplugins.backbones._checkpoint import freeze
+from jtplugins.backbones._networks import freeze
 from jtplugins.backbones._roles import WAN as ROLES
 from jtplugins.backbones._wan import WanBackbone
 from jtplugins.backbones.wan import Wan
