@@ -17,6 +17,7 @@ from jtplugins.adapters.glora import GLoRA
 from jtplugins.adapters.lora import LoRA
 from jtplugins.adapters.peft import Peft
 from jtplugins.adapters.stage_blender import StageBlender
+from jtplugins.adapters.token import Token
 from jtplugins.adapters.weights import Weights
 
 ADAPTERS = [
@@ -44,6 +45,7 @@ REPLACE = (Weights,)  # what the denoiser computes with: a module has one of the
 PLAIN_LORA = (LoRA,)  # and peft's own
 BESIDE = (ResidualBottleneck, DualReal)  # attentions and feed-forwards, not the linears in them
 OF_OTHERS = (StageBlender,)  # which it weighs: tests/plugins/test_stage_blender.py
+OF_TEXT = (Token,)  # which it changes before the denoiser: tests/plugins/test_token.py
 every_adapter = pytest.mark.parametrize("spec", ADAPTERS, ids=lambda spec: type(spec).__name__)
 SCALE = 1.5
 
@@ -86,7 +88,7 @@ def swap(first: Adapter, second: Adapter) -> None:
 
 def test_every_shipped_adapter_is_on_the_list():
     shipped = load_plugins().families["adapters"]
-    assert set(shipped.values()) <= {type(spec) for spec in ADAPTERS} | set(OF_OTHERS)
+    assert set(shipped.values()) <= {type(spec) for spec in ADAPTERS} | {*OF_OTHERS, *OF_TEXT}
 
 
 @every_adapter
