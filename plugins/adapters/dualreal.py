@@ -32,8 +32,8 @@ class DualReal:
     a "stage_blender" that names it takes its place. `reference_width` is how many numbers of an
     image embedding y it reads; a pass without a picture has neither V y nor c.
     The paper's equations are `skip = false`, `activation = "after"`, GELU(U D h),
-    `condition = "multiply"`, h * (V y + c), and `added = "block"`: one adapter a block, which reads
-    and adds to what leaves the block, of whichever targets it has.
+    `condition = "multiply"`, h * (V y + c), and `added = "block"`: one adapter a block that has any
+    of the targets, which reads what enters the block, and adds to what leaves it.
     """
 
     targets: Targets = "visual"
@@ -60,7 +60,6 @@ class WeightedAdapter(Adapter):
     def __init__(self, sites: Mapping[str, Site], options: DualReal) -> None:
         super().__init__()
         self.options = options
-        self.bare: tuple[Tensor, ...] = ()  # what leaves the block that runs
         self.relative: dict[str, Tensor] = {}  # (), |update| / |output| of the last pass
         for name, site in (_blocks(sites) if options.added == "block" else sites).items():
             device = next(site.module.parameters()).device
@@ -74,14 +73,8 @@ class WeightedAdapter(Adapter):
             )
             place(self, name, network)
             module = site.block if options.added == "block" else site.module
-            module.register_forward_hook(self._remember, prepend=True)
             hook = partial(self._add, name, network, site.depth)
             module.register_forward_hook(hook, with_kwargs=True)
-
-    def _remember(self, module: nn.Module, inputs: object, output: Output) -> None:
-        """Before other adapters add to it: two that add to a block both read the bare one."""
-        if self.current is not None and self.options.added == "block":
-            self.bare = _as_tuple(output)
 
     def _add(
         self,
@@ -96,9 +89,8 @@ class WeightedAdapter(Adapter):
         """Of two streams each has its update; None leaves the output as it is."""
         if self.current is None:
             return None
-        outputs = _as_tuple(output)
-        read = self.bare or _streams(inputs, named, len(outputs))
-        self.bare = ()
+        outputs = (output,) if isinstance(output, Tensor) else output
+        read = _streams(inputs, named, len(outputs))
         updates = [self._update(network, depth, x) for x in read]
         if not self.training:
             self.relative[name] = relative_size(updates[0].detach(), outputs[0].detach())
@@ -122,10 +114,6 @@ class WeightedAdapter(Adapter):
         return {"relative_update": torch.stack(list(self.relative.values())).mean()}
 
 
-def _as_tuple(output: Output) -> tuple[Tensor, ...]:
-    return (output,) if isinstance(output, Tensor) else output
-
-
 def _blocks(sites: Mapping[str, Site]) -> dict[str, Site]:
     """One site of each block, by the block's name."""
     found: dict[str, Site] = {}
@@ -135,7 +123,7 @@ def _blocks(sites: Mapping[str, Site]) -> dict[str, Site]:
 
 
 def _streams(inputs: tuple[Any, ...], named: Mapping[str, Any], count: int) -> tuple[Tensor, ...]:
-    """What a module reads of the streams that it answers, the video's first."""
+    """What a module or block reads of the streams that it answers, the video's first."""
     names = ("hidden_states", "encoder_hidden_states")[len(inputs) : count]
     return (*inputs[:count], *(named[name] for name in names))
 

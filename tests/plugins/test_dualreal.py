@@ -152,7 +152,7 @@ def test_on_a_unet_it_acts_on_the_stream_directly():
 
 
 def test_the_papers_equations_are_options():
-    """GELU behind both projections, a product with what the picture says, added to the block."""
+    """GELU behind both projections, a product with what the picture says, from block to block."""
     backbone, path = build("wan"), "blocks.2"
     paper = {"skip": False, "activation": "after", "condition": "multiply", "added": "block"}
     identity, motion, _ = attach(backbone, groups=2, std=0.3, **paper)
@@ -170,8 +170,8 @@ def test_the_papers_equations_are_options():
     said = linear(
         shown.embedding, *(blocks.of(motion, path)[f"condition.{k}"] for k in ("weight", "bias"))
     )
-    expected = bare + 0.1 * of_the_paper(identity, bare)
-    expected = expected + 0.1 * of_the_paper(motion, bare * said[:, None])
+    expected = bare + 0.1 * of_the_paper(identity, x)
+    expected = expected + 0.1 * of_the_paper(motion, x * said[:, None])
     with on(identity, motion, shown=shown):
         found = block(x, text, time, rotary)
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
