@@ -15,6 +15,8 @@ from ._vocabulary import checkpoint_layers
 if TYPE_CHECKING:  # importing transformers costs seconds
     from transformers import CLIPTextModel, CLIPTokenizer
 
+TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
+
 
 @frozen(eq=False)
 class CLIPText:
@@ -63,6 +65,7 @@ def load_clip_tokenizer(checkpoint: Checkpoint) -> CLIPTokenizer:
     """Raises JtError."""
     from transformers import CLIPTokenizer
 
+    checkpoint.expect("tokenizer", *TOKENIZERS)
     return checkpoint.read("tokenizer", CLIPTokenizer.from_pretrained)
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # importing transformers costs seconds
     from transformers import T5EncoderModel, T5Tokenizer
 
 SHOWN = 60  # characters of a long prompt
+TOKENIZERS = ("T5Tokenizer", "T5TokenizerFast")
 
 
 @frozen(eq=False)
@@ -58,6 +59,7 @@ def load_t5_tokenizer(checkpoint: Checkpoint) -> T5Tokenizer:
     """Raises JtError."""
     from transformers import T5Tokenizer
 
+    checkpoint.expect("tokenizer", *TOKENIZERS)
     return checkpoint.read("tokenizer", T5Tokenizer.from_pretrained)
 
 

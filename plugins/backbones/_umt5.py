@@ -9,6 +9,8 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
+from ._checkpoint import Checkpoint, load_network
+from ._t5 import load_t5_tokenizer
 from ._vocabulary import checkpoint_layers
 
 if TYPE_CHECKING:  # importing transformers costs seconds
@@ -53,6 +55,14 @@ class UMT5Text:
         ).to(self.network.device)
         assert tokens.input_ids.shape[1] == LENGTH, "a prompt is too long"
         return tokens
+
+
+def load_umt5(checkpoint: Checkpoint, device: torch.device) -> UMT5Text:
+    """The encoder in bfloat16, as Wan's own code has it; on CPUs, which are slow at that, in
+    float32. Raises JtError."""
+    dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+    network = load_network("UMT5EncoderModel", checkpoint, "text_encoder", device, dtype)
+    return UMT5Text(load_t5_tokenizer(checkpoint), network)
 
 
 def cleaned(prompt: str) -> str:

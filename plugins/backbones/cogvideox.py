@@ -3,40 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from attrs import field, frozen
 from attrs.validators import ge, in_, optional
 
-from jtcore import JtError, hookimpl
+from jtcore import hookimpl
 
-from . import _cogvideox, _random, _t5, _vae
-from ._checkpoint import Checkpoint, load_network
 from ._cogvideox import CogVideoXBackbone
 from ._cogvideox_configs import PUBLISHED
-from ._networks import with_defaults
-from ._random import RandomText, of_files_alone, of_random_alone, random_network
-from ._t5 import load_t5, load_t5_tokenizer, too_long
+from ._pretrained import Layout, Parts, reads_more
+from ._random import RandomText, of_files_alone, of_random_alone
+from ._t5 import TOKENIZERS, load_t5, load_t5_tokenizer, too_long
 from ._vae import CogVideoXCodec
 from ._vocabulary import Words
-from ._weight_files import digest
 from ._words import kept, no_tokens, positions
 
 if TYPE_CHECKING:
-    from torch import nn
+    from transformers import T5Tokenizer
 
     from jtcore.types import TextEncoder
 
 Size = tuple[int, int, int]  # frames, height and width
 Config = Literal["2b", "5b", "1.5-5b"]
-CLASSES = {  # that a part may be of
-    "transformer": ("CogVideoXTransformer3DModel",),
-    "vae": ("AutoencoderKLCogVideoX",),
-    "scheduler": ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler"),
-}
+LAYOUT = Layout(
+    denoiser="transformer",
+    classes={
+        "transformer": ("CogVideoXTransformer3DModel",),
+        "vae": ("AutoencoderKLCogVideoX",),
+        "text_encoder": ("T5EncoderModel",),
+        "tokenizer": TOKENIZERS,
+        "scheduler": ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler"),
+    },
+    code={"transformer": ("_cogvideox",), "vae": ("_vae",), "text_encoder": ("_t5",)},
+    example="THUDM/CogVideoX-5b",
+)
 
 
 @frozen
@@ -59,7 +61,7 @@ class CogVideoX:
 
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         """(C, F, H, W) of a clip in px. Raises ValueError, naming the nearest size that fits."""
-        vae, transformer = self._config("vae"), self._config("transformer")
+        vae, transformer = self._parts.config("vae"), self._parts.config("transformer")
         side, every = 2 ** (len(vae["block_out_channels"]) - 1), vae["temporal_compression_ratio"]
         fits = _learned_size if transformer["use_learned_positional_embeddings"] else _nearest_size
         told, fitting = fits((frames, height, width), side, 2 * every, transformer)
@@ -90,41 +92,42 @@ class CogVideoX:
 
     def prompt_problems(self, prompts: Sequence[str]) -> list[str]:
         """Prompts that are too long."""
-        if self.weights == "random":
+        if self._parts.random:
             return []
-        return too_long(load_t5_tokenizer(self._checkpoint), prompts, self._length)
+        return too_long(load_t5_tokenizer(self._parts.checkpoint), prompts, self._length)
+
+    def weights_problems(self) -> list[str]:
+        return self._parts.problems()
 
     def word_positions(self, prompt: str, phrase: str) -> tuple[int, ...]:
         """Tokens of `embed` that spell a phrase. Raises JtError where the prompt has it not."""
-        if self.weights == "random":
+        if self._parts.random:
             raise no_tokens(phrase)
-        return positions(kept(load_t5_tokenizer, self._checkpoint), prompt, phrase)
+        return positions(self._tokenizer(), prompt, phrase)
 
     def denoiser_identity(self) -> str:
-        return self._identity("transformer", "scheduler")
+        return self._parts.identity("transformer", "scheduler")
 
     def text_identity(self) -> str:
-        return f"{self._identity('text_encoder', 'tokenizer')} {self._length}"
+        return f"{self._parts.identity('text_encoder', 'tokenizer')} {self._length}"
 
     def codec_identity(self) -> str:
-        return self._identity("vae")
+        return self._parts.identity("vae")
 
     def load_text_encoder(self, device: torch.device) -> TextEncoder:
-        if self.weights == "random":
-            width = self._config("transformer")["text_embed_dim"]
+        if self._parts.random:
+            width = self._parts.config("transformer")["text_embed_dim"]
             return RandomText(self._length, width, self.seed or 0, device)
-        return load_t5(self._checkpoint, self._length, device)
+        return load_t5(self._parts.checkpoint, self._length, device)
 
     def load_codec(self, device: torch.device) -> CogVideoXCodec:
-        return CogVideoXCodec(self._network("vae", device, "auto"))
+        published = torch.bfloat16 if self._rotary else torch.float16
+        dtype = published if self._parts.random else "auto"
+        return CogVideoXCodec(self._parts.network("vae", device, dtype))
 
     def load(self, device: torch.device, dtype: torch.dtype) -> CogVideoXBackbone:
-        import diffusers
-
-        config = self._config("scheduler")
-        scheduler = getattr(diffusers, config["_class_name"]).from_config(config)
-        denoiser = self._network("transformer", device, dtype)
-        return CogVideoXBackbone(denoiser, scheduler, self._vocabulary)
+        denoiser = self._parts.network("transformer", device, dtype)
+        return CogVideoXBackbone(denoiser, self._parts.scheduler(), self._vocabulary)
 
     @classmethod
     def adopt(cls, pipeline: object) -> CogVideoXBackbone | None:
@@ -132,69 +135,38 @@ class CogVideoX:
         from diffusers import CogVideoXTransformer3DModel
 
         denoiser = getattr(pipeline, "transformer", None)
-        if not isinstance(denoiser, CogVideoXTransformer3DModel) or _reads_more(denoiser.config):
+        if not isinstance(denoiser, CogVideoXTransformer3DModel) or reads_more(denoiser.config):
             return None
         return CogVideoXBackbone(denoiser, pipeline.scheduler)
 
     @property
-    def _checkpoint(self) -> Checkpoint:
-        return Checkpoint(self.weights, self.variant, self.revision)
+    def _parts(self) -> Parts:
+        published = PUBLISHED[self.config or "5b"]
+        layers = {"num_layers": self.layers} if self.layers else {}
+        drawn = published | {"transformer": published["transformer"] | layers}
+        return Parts(LAYOUT, self.weights, self.variant, self.revision, self.seed or 0, drawn)
 
     @property
     def _vocabulary(self) -> Words | None:
-        if self.weights == "random":
+        if self._parts.random:
             return None
         return Words(
-            partial(kept, load_t5_tokenizer, self._checkpoint),
-            lambda: self._checkpoint.config("text_encoder")["d_model"],
+            self._tokenizer,
+            lambda: self._parts.config("text_encoder")["d_model"],
             self.load_text_encoder,
         )
+
+    def _tokenizer(self) -> T5Tokenizer:
+        return kept(load_t5_tokenizer, self._parts.checkpoint)
 
     @property
     def _length(self) -> int:
         """Tokens of text, to which prompts are padded."""
-        return self._config("transformer")["max_text_seq_length"]
+        return self._parts.config("transformer")["max_text_seq_length"]
 
     @property
     def _rotary(self) -> bool:
-        return self._config("transformer")["use_rotary_positional_embeddings"]
-
-    def _config(self, part: str) -> Mapping[str, Any]:
-        if self.weights == "random":
-            layers = {"num_layers": self.layers} if self.layers and part == "transformer" else {}
-            return PUBLISHED[self.config or "5b"][part] | layers
-        name = self._checkpoint.expect(part, *CLASSES[part])
-        config = with_defaults(name, self._checkpoint.config(part))
-        if part == "transformer" and _reads_more(config):
-            raise JtError(
-                f"backbone.weights: {self.weights!r} is told more than text, such as a picture to"
-                " begin with; this backbone is for text-to-video, such as THUDM/CogVideoX-5b"
-            )
-        return config
-
-    def _network(
-        self, part: str, device: torch.device, dtype: torch.dtype | Literal["auto"]
-    ) -> nn.Module:
-        (name,), config = CLASSES[part], self._config(part)
-        if self.weights != "random":
-            return load_network(name, self._checkpoint, part, device, dtype)
-        own = torch.bfloat16 if self._rotary else torch.float16  # as published
-        dtype = own if dtype == "auto" else dtype
-        return random_network(name, config, self.seed or 0, device, dtype)
-
-    def _identity(self, *parts: str) -> str:
-        """Of the weights of `parts`, and of the code that reads them."""
-        code = [Path(module.__file__) for module in (_cogvideox, _random, _t5, _vae)]
-        read = digest({path.name: path for path in (Path(__file__), *code)})
-        if self.weights == "random":
-            drawn = {part: self._config(part) for part in parts if part in CLASSES}
-            return f"random {self.seed or 0} {drawn} {read}"
-        return f"{self._checkpoint.identity(*parts)} {read}"
-
-
-def _reads_more(transformer: Mapping[str, Any]) -> bool:
-    """Image-to-video models and their like have further channels."""
-    return transformer["in_channels"] != transformer["out_channels"]
+        return self._parts.config("transformer")["use_rotary_positional_embeddings"]
 
 
 def _nearest_size(

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from attrs import field, frozen
 from attrs.validators import ge, gt, in_, optional
 
-from jtcore import JtError, hookimpl
+from jtcore import hookimpl
 
-from . import _umt5, _wan
-from ._checkpoint import Checkpoint, load_network
-from ._random import RandomText, of_files_alone, of_random_alone, random_network
-from ._t5 import load_t5_tokenizer, too_long
+from . import _umt5
+from ._pretrained import Layout, Parts, reads_more
+from ._random import RandomText, of_files_alone, of_random_alone
+from ._t5 import TOKENIZERS, load_t5_tokenizer, too_long
 from ._vocabulary import Words
-from ._wan import WanBackbone, WanCodec, keep_times_precise
-from ._weight_files import digest
+from ._wan import WanBackbone, keep_times_precise
+from ._wan_vae import WanCodec
 from ._words import kept, no_tokens, positions
 
 if TYPE_CHECKING:
-    from torch import nn
+    from transformers import T5Tokenizer
 
     from jtcore.types import TextEncoder
+
+    from ._checkpoint import Checkpoint
 
 Config = Literal["1.3b", "14b"]
 PUBLISHED: Mapping[str, Mapping[str, Any]] = {  # of both sizes, but for the classes' own defaults
@@ -37,6 +37,7 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {  # of both sizes, but for the cla
     },
     "vae": {"z_dim": 16},
     "scheduler": {
+        "_class_name": "UniPCMultistepScheduler",
         "prediction_type": "flow_prediction",
         "use_flow_sigmas": True,
         "flow_shift": 3.0,
@@ -46,7 +47,31 @@ SIZES = {  # of the transformer
     "1.3b": {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30},
     "14b": {"num_attention_heads": 40, "ffn_dim": 13824, "num_layers": 40},
 }
-SCHEDULERS = ("UniPCMultistepScheduler", "FlowMatchEulerDiscreteScheduler")
+
+
+def _of_wan_2_2(checkpoint: Checkpoint) -> str | None:
+    """Whether a pipeline is of the next generation, which has the same classes."""
+    index = checkpoint.index()
+    if index.get("boundary_ratio") is not None or any(index.get("transformer_2") or ()):
+        return "has two denoisers, each for half of the noise levels, as Wan 2.2 A14B"
+    if index.get("expand_timesteps") or checkpoint.config("vae").get("is_residual"):
+        return "has the VAE of Wan 2.2 5B, and a time for each token"
+    return None
+
+
+LAYOUT = Layout(
+    denoiser="transformer",
+    classes={
+        "transformer": ("WanTransformer3DModel",),
+        "vae": ("AutoencoderKLWan",),
+        "text_encoder": ("UMT5EncoderModel",),
+        "tokenizer": TOKENIZERS,
+        "scheduler": ("UniPCMultistepScheduler", "FlowMatchEulerDiscreteScheduler"),
+    },
+    code={"transformer": ("_wan",), "vae": ("_wan_vae",), "text_encoder": ("_umt5",)},
+    example="Wan-AI/Wan2.1-T2V-14B-Diffusers",
+    refusal=_of_wan_2_2,
+)
 
 
 @frozen
@@ -75,10 +100,9 @@ class Wan:
 
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         """(C, F, H, W) of a clip in px. Raises ValueError, naming the nearest size that fits."""
-        vae, transformer = self._config("vae"), self._config("transformer")
-        # the published file is older than these options of the class
-        every, side = vae.get("scale_factor_temporal", 4), vae.get("scale_factor_spatial", 8)
-        most = transformer.get("rope_max_seq_len", 1024)
+        vae, transformer = self._parts.config("vae"), self._parts.config("transformer")
+        every, side = vae["scale_factor_temporal"], vae["scale_factor_spatial"]
+        most = transformer["rope_max_seq_len"]
         units = [side * patch for patch in transformer["patch_size"][1:]]
         size = [_nearest(px, unit, most) for px, unit in zip((height, width), units, strict=True)]
         if size != [height, width]:
@@ -104,49 +128,45 @@ class Wan:
 
     def prompt_problems(self, prompts: Sequence[str]) -> list[str]:
         """Prompts that are too long."""
-        if self.weights == "random":
+        if self._parts.random:
             return []
-        tokenizer = load_t5_tokenizer(self._checkpoint)
+        tokenizer = load_t5_tokenizer(self._parts.checkpoint)
         return too_long(tokenizer, list(map(_umt5.cleaned, prompts)), _umt5.LENGTH)
+
+    def weights_problems(self) -> list[str]:
+        return self._parts.problems()
 
     def word_positions(self, prompt: str, phrase: str) -> tuple[int, ...]:
         """Tokens of `embed` that spell a phrase. Raises JtError where the prompt has it not."""
-        if self.weights == "random":
+        if self._parts.random:
             raise no_tokens(phrase)
-        tokenizer = kept(load_t5_tokenizer, self._checkpoint)
-        return positions(tokenizer, _umt5.cleaned(prompt), _umt5.cleaned(phrase))
+        return positions(self._tokenizer(), _umt5.cleaned(prompt), _umt5.cleaned(phrase))
 
     def denoiser_identity(self) -> str:
-        return self._identity("transformer", "scheduler")
+        return self._parts.identity("transformer", "scheduler")
 
     def text_identity(self) -> str:
-        return f"{self._identity('text_encoder', 'tokenizer')} {_umt5.cleaning()}"
+        return f"{self._parts.identity('text_encoder', 'tokenizer')} {_umt5.cleaning()}"
 
     def codec_identity(self) -> str:
-        return f"{self._identity('vae')} {self.tiling}"
+        return f"{self._parts.identity('vae')} {self.tiling}"
 
     def load_text_encoder(self, device: torch.device) -> TextEncoder:
-        if self.weights == "random":
-            width = self._config("transformer")["text_dim"]
+        if self._parts.random:
+            width = self._parts.config("transformer")["text_dim"]
             return RandomText(_umt5.LENGTH, width, self.seed or 0, device)
-        dtype = torch.float32 if device.type == "cpu" else torch.bfloat16  # as Wan's own code
-        tokenizer = load_t5_tokenizer(self._checkpoint)
-        network = load_network("UMT5EncoderModel", self._checkpoint, "text_encoder", device, dtype)
-        return _umt5.UMT5Text(tokenizer, network)
+        return _umt5.load_umt5(self._parts.checkpoint, device)
 
     def load_codec(self, device: torch.device) -> WanCodec:
-        vae = self._network("AutoencoderKLWan", "vae", device, torch.float32)
+        vae = self._parts.network("vae", device, torch.float32)
         vae.enable_slicing()  # one sample after another is exact
         if self.tiling:
             vae.enable_tiling()
         return WanCodec(vae)
 
     def load(self, device: torch.device, dtype: torch.dtype) -> WanBackbone:
-        import diffusers
-
-        self._raise_if_another_task()
-        scheduler = getattr(diffusers, self._scheduler()).from_config(self._config("scheduler"))
-        denoiser = self._network("WanTransformer3DModel", "transformer", device, dtype)
+        scheduler = self._parts.scheduler()
+        denoiser = self._parts.network("transformer", device, dtype)
         shift = self.shift or _shift(scheduler.config)
         return WanBackbone(keep_times_precise(denoiser), scheduler, shift, self._vocabulary)
 
@@ -156,68 +176,32 @@ class Wan:
         from diffusers import WanTransformer3DModel
 
         denoiser = getattr(pipeline, "transformer", None)
-        if not isinstance(denoiser, WanTransformer3DModel) or _reads_images(denoiser.config):
+        if not isinstance(denoiser, WanTransformer3DModel) or reads_more(denoiser.config):
             return None
         if getattr(pipeline, "transformer_2", None) is not None:
             return None
         return WanBackbone(denoiser, pipeline.scheduler, _shift(pipeline.scheduler.config))
 
     @property
-    def _checkpoint(self) -> Checkpoint:
-        return Checkpoint(self.weights, self.variant, self.revision)
+    def _parts(self) -> Parts:
+        layers = {"num_layers": self.layers} if self.layers else {}
+        transformer = PUBLISHED["transformer"] | SIZES[self.config or "1.3b"] | layers
+        drawn = {**PUBLISHED, "transformer": transformer}
+        return Parts(LAYOUT, self.weights, self.variant, self.revision, self.seed or 0, drawn)
 
     @property
     def _vocabulary(self) -> Words | None:
-        if self.weights == "random":
+        if self._parts.random:
             return None
         return Words(
-            partial(kept, load_t5_tokenizer, self._checkpoint),
-            lambda: self._checkpoint.config("text_encoder")["d_model"],
+            self._tokenizer,
+            lambda: self._parts.config("text_encoder")["d_model"],
             self.load_text_encoder,
             _umt5.cleaned,
         )
 
-    def _config(self, part: str) -> Mapping[str, Any]:
-        if self.weights != "random":
-            return self._checkpoint.config(part)
-        if part != "transformer":
-            return PUBLISHED[part]
-        layers = {"num_layers": self.layers} if self.layers else {}
-        return PUBLISHED[part] | SIZES[self.config or "1.3b"] | layers
-
-    def _network(self, name: str, part: str, device: torch.device, dtype: torch.dtype) -> nn.Module:
-        with torch.random.fork_rng(devices=[]):  # the class draws its modulation, loaded or not
-            if self.weights != "random":
-                return load_network(name, self._checkpoint, part, device, dtype)
-            return random_network(name, self._config(part), self.seed or 0, device, dtype)
-
-    def _identity(self, *parts: str) -> str:
-        """Of the weights of `parts`, and of the code that reads them."""
-        code = [Path(__file__), *(Path(module.__file__) for module in (_wan, _umt5))]
-        read = digest({path.name: path for path in code})
-        if self.weights == "random":
-            return f"random {self.seed or 0} {self._config('transformer')} {read}"
-        return f"{self._checkpoint.identity(*parts)} {read}"
-
-    def _scheduler(self) -> str:
-        """The class of the checkpoint's. Raises JtError where it is of no flow."""
-        if self.weights == "random":
-            return SCHEDULERS[0]
-        return self._checkpoint.expect("scheduler", *SCHEDULERS)
-
-    def _raise_if_another_task(self) -> None:
-        """Models that begin with an image have the same class of transformer."""
-        if self.weights != "random":
-            self._checkpoint.expect("transformer", "WanTransformer3DModel")
-        if _reads_images(self._config("transformer")):
-            raise JtError(
-                f"backbone.weights: {self.weights!r} begins with an image; this backbone is for"
-                " text-to-video, such as Wan-AI/Wan2.1-T2V-14B-Diffusers"
-            )
-
-
-def _reads_images(transformer: Mapping[str, Any]) -> bool:
-    return transformer.get("in_channels", 16) != transformer.get("out_channels", 16)
+    def _tokenizer(self) -> T5Tokenizer:
+        return kept(load_t5_tokenizer, self._parts.checkpoint)
 
 
 def _shift(scheduler: Mapping[str, Any]) -> float:

@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from math import gcd
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from attrs import Attribute, field, frozen
 from attrs.validators import ge, in_, optional
-from torch import Generator, Tensor, nn
 
 from jtcore import hookimpl
 
-from . import _clip_text, _unet
-from ._checkpoint import Checkpoint, load_network
-from ._clip_text import load_clip, load_clip_tokenizer, too_long
-from ._random import RandomText, random_network
+from ._clip_text import TOKENIZERS, load_clip, load_clip_tokenizer, too_long
+from ._frame_vae import FrameCodec
+from ._pretrained import Layout, Parts, reads_more
+from ._random import RandomText, of_files_alone, of_random_alone
 from ._unet import UNetBackbone, bypass_temporal, noise_schedule
 from ._vocabulary import Words
-from ._weight_files import digest
 from ._words import kept, no_tokens, positions
 
-if TYPE_CHECKING:  # importing diffusers costs seconds
-    from diffusers import AutoencoderKL
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
 
     from jtcore.types import TextEncoder
 
 ImageMode = Literal["native", "bypass_temporal"]
-CLASSES = {"unet": "UNet3DConditionModel", "vae": "AutoencoderKL"}
+LAYOUT = Layout(
+    denoiser="unet",
+    classes={  # of schedulers any that has a schedule of noise
+        "unet": ("UNet3DConditionModel",),
+        "vae": ("AutoencoderKL",),
+        "text_encoder": ("CLIPTextModel",),
+        "tokenizer": TOKENIZERS,
+    },
+    code={"unet": ("_unet",), "vae": ("_frame_vae",), "text_encoder": ("_clip_text",)},
+    example="cerspense/zeroscope_v2_576w",
+)
 GROUPS = 32  # of channels in a norm
 PUBLISHED: Mapping[str, Mapping[str, Any]] = {  # but for what is a class's own default
     "unet": {
@@ -73,27 +79,22 @@ class ZeroScope:
     generates noise. `variant` names the weight files to take, `revision` a branch, tag or commit of
     the hub id. At one frame `image_mode = "native"` runs the temporal layers, which then train on
     images too, as in JointTuner and MotionBooth; "bypass_temporal" leaves them out, as
-    MotionDirector does.
+    MotionDirector does. `tiling` encodes and decodes frames larger than the VAE was made for in
+    tiles, in less memory; the VAE attends over whole frames, so what it makes of tiles is not the
+    same.
     """
 
     weights: str = "cerspense/zeroscope_v2_576w"
-    variant: str | None = None
-    revision: str | None = None
+    variant: str | None = field(default=None, validator=of_files_alone)
+    revision: str | None = field(default=None, validator=of_files_alone)
     image_mode: ImageMode = field(default="native", validator=in_(get_args(ImageMode)))
-    width: int | None = field(default=None, validator=_whole_groups)
-    seed: int | None = field(default=None, validator=optional(ge(0)))
-
-    def __attrs_post_init__(self) -> None:
-        of_random = {"width": self.width, "seed": self.seed}
-        of_files = {"variant": self.variant, "revision": self.revision}
-        wrong = of_files if self._random else of_random
-        if given := [name for name, value in wrong.items() if value is not None]:
-            what = "pretrained" if self._random else "random"
-            raise ValueError(f"{' and '.join(given)}: for {what} weights only")
+    tiling: bool = False
+    width: int | None = field(default=None, validator=[_whole_groups, of_random_alone])
+    seed: int | None = field(default=None, validator=[optional(ge(0)), of_random_alone])
 
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         """(C, F, H, W) of a clip in px. Raises ValueError, naming the nearest size that fits."""
-        vae, unet = self._config("vae"), self._config("unet")
+        vae, unet = self._parts.config("vae"), self._parts.config("unet")
         side = 2 ** (len(vae["block_out_channels"]) - 1)
         unit = side * 2 ** (len(unet["block_out_channels"]) - 1)  # of which the deepest level is 1
         fits = [unit * max(1, round(px / unit)) for px in (height, width)]
@@ -106,40 +107,45 @@ class ZeroScope:
 
     def prompt_problems(self, prompts: Sequence[str]) -> list[str]:
         """Prompts that are too long."""
-        if self._random:
+        if self._parts.random:
             return []
-        return too_long(load_clip_tokenizer(self._checkpoint), prompts)
+        return too_long(load_clip_tokenizer(self._parts.checkpoint), prompts)
+
+    def weights_problems(self) -> list[str]:
+        return self._parts.problems()
 
     def word_positions(self, prompt: str, phrase: str) -> tuple[int, ...]:
         """Tokens of `embed` that spell a phrase. Raises JtError where the prompt has it not."""
-        if self._random:
+        if self._parts.random:
             raise no_tokens(phrase)
-        return positions(kept(load_clip_tokenizer, self._checkpoint), prompt, phrase)
+        return positions(self._tokenizer(), prompt, phrase)
 
     def denoiser_identity(self) -> str:
-        return f"{self._identity('unet', 'scheduler')} {self.image_mode}"
+        return f"{self._parts.identity('unet', 'scheduler')} {self.image_mode}"
 
     def text_identity(self) -> str:
-        return self._identity("text_encoder", "tokenizer")
+        return self._parts.identity("text_encoder", "tokenizer")
 
     def codec_identity(self) -> str:
-        return self._identity("vae")
+        return f"{self._parts.identity('vae')} {self.tiling}"
 
     def load_text_encoder(self, device: torch.device) -> TextEncoder:
-        if self._random:
-            config = self._config("text_encoder")
+        if self._parts.random:
+            config = self._parts.config("text_encoder")
             length, width = config["max_position_embeddings"], config["hidden_size"]
             return RandomText(length, width, self.seed or 0, device)
-        return load_clip(self._checkpoint, device)
+        return load_clip(self._parts.checkpoint, device)
 
     def load_codec(self, device: torch.device) -> FrameCodec:
-        vae = self._network("vae", device, torch.float32)
+        vae = self._parts.network("vae", device, torch.float32)
         vae.enable_slicing()  # memory holds what one frame needs
+        if self.tiling:
+            vae.enable_tiling()
         return FrameCodec(vae)
 
     def load(self, device: torch.device, dtype: torch.dtype) -> UNetBackbone:
-        scheduler = noise_schedule(self._config("scheduler"))
-        denoiser = self._network("unet", device, dtype)
+        scheduler = noise_schedule(self._parts.config("scheduler"))
+        denoiser = self._parts.network("unet", device, dtype)
         if self.image_mode == "bypass_temporal":
             bypass_temporal(denoiser)
         return UNetBackbone(denoiser, scheduler, self._vocabulary)
@@ -150,52 +156,31 @@ class ZeroScope:
         from diffusers import UNet3DConditionModel
 
         denoiser = getattr(pipeline, "unet", None)
-        if not isinstance(denoiser, UNet3DConditionModel):
+        if not isinstance(denoiser, UNet3DConditionModel) or reads_more(denoiser.config):
             return None
         return UNetBackbone(denoiser, noise_schedule(pipeline.scheduler.config))
 
     @property
-    def _random(self) -> bool:
-        return self.weights == "random"
-
-    @property
-    def _checkpoint(self) -> Checkpoint:
-        return Checkpoint(self.weights, self.variant, self.revision)
+    def _parts(self) -> Parts:
+        drawn = PUBLISHED
+        if self.width:
+            levels = tuple(self.width * times for times in (1, 2, 4, 4))
+            narrow = {"block_out_channels": levels, "attention_head_dim": gcd(self.width, 64)}
+            drawn = {**drawn, "unet": drawn["unet"] | narrow}
+        return Parts(LAYOUT, self.weights, self.variant, self.revision, self.seed or 0, drawn)
 
     @property
     def _vocabulary(self) -> Words | None:
-        if self._random:
+        if self._parts.random:
             return None
         return Words(
-            partial(kept, load_clip_tokenizer, self._checkpoint),
-            lambda: self._checkpoint.config("text_encoder")["hidden_size"],
+            self._tokenizer,
+            lambda: self._parts.config("text_encoder")["hidden_size"],
             self.load_text_encoder,
         )
 
-    def _config(self, part: str) -> Mapping[str, Any]:
-        """Of a part: the published, scaled to `width`, or that of the checkpoint."""
-        if not self._random:
-            if part in CLASSES:
-                self._checkpoint.expect(part, CLASSES[part])
-            return self._checkpoint.config(part)
-        if part == "unet" and self.width:
-            levels = {"block_out_channels": tuple(self.width * times for times in (1, 2, 4, 4))}
-            return PUBLISHED["unet"] | levels | {"attention_head_dim": gcd(self.width, 64)}
-        return PUBLISHED[part]
-
-    def _network(self, part: str, device: torch.device, dtype: torch.dtype) -> nn.Module:
-        if self._random:
-            config = self._config(part)
-            return random_network(CLASSES[part], config, self.seed or 0, device, dtype)
-        return load_network(CLASSES[part], self._checkpoint, part, device, dtype)
-
-    def _identity(self, *parts: str) -> str:
-        """Of the weights of `parts`, and of the code that reads them."""
-        code = [Path(module.__file__) for module in (_unet, _clip_text)]
-        read = digest({path.name: path for path in [Path(__file__), *code]})
-        if self._random:
-            return f"random {self.seed or 0} {self.width} {read}"
-        return f"{self._checkpoint.identity(*parts)} {read}"
+    def _tokenizer(self) -> CLIPTokenizer:
+        return kept(load_clip_tokenizer, self._parts.checkpoint)
 
 
 def _weights_first(cls: type, fields: list[Attribute]) -> list[Attribute]:
@@ -211,28 +196,6 @@ class ModelScope(ZeroScope):
     """
 
     weights: str = "damo-vilab/text-to-video-ms-1.7b"
-
-
-@frozen(eq=False)
-class FrameCodec:
-    """A VAE for images, frame by frame, in float32"""
-
-    vae: AutoencoderKL
-
-    @torch.no_grad()
-    def encode(self, pixels: Tensor, rng: Generator) -> Tensor:
-        """(B, 3, frames, height, width) in [-1, 1] -> (B, C, F, H, W), samples of the posterior
-        times the VAE's scaling factor."""
-        frames = pixels.transpose(1, 2).flatten(0, 1).to(self.vae.dtype)
-        latents = self.vae.encode(frames).latent_dist.sample(rng) * self.vae.config.scaling_factor
-        return latents.unflatten(0, (len(pixels), -1)).transpose(1, 2)
-
-    @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        """(B, C, F, H, W) -> (B, 3, frames, height, width) in [-1, 1]."""
-        frames = (1 / self.vae.config.scaling_factor * latents).transpose(1, 2).flatten(0, 1)
-        pixels = self.vae.decode(frames.to(self.vae.dtype)).sample
-        return pixels.unflatten(0, (len(latents), -1)).transpose(1, 2).clamp(-1, 1)
 
 
 @hookimpl

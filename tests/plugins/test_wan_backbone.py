@@ -295,8 +295,8 @@ def test_fp16_is_refused_with_what_to_use_instead(spec):
 def test_a_model_that_begins_with_an_image_is_refused(folder, tmp_path):
     spec = with_config(folder, "transformer", {"in_channels": 36}, tmp_path)
     message = (
-        f"backbone.weights: {spec.weights!r} begins with an image; this backbone is for"
-        " text-to-video, such as Wan-AI/Wan2.1-T2V-14B-Diffusers"
+        f"backbone.weights: {spec.weights!r} is told more than text, such as a picture to begin"
+        " with; this backbone is for text-to-video, such as Wan-AI/Wan2.1-T2V-14B-Diffusers"
     )
     with pytest.raises(JtError, match=f"^{re.escape(message)}$"):
         spec.load(META, torch.float32)
