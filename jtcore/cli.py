@@ -68,11 +68,17 @@ def sample(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "source",
         nargs="+",
-        help="run directories and adapter files (.safetensors); NAME=PATH gives another name",
+        help="run directories and adapter files (.safetensors); NAME=PATH gives another name; or"
+        " one recipe, whose backbone is sampled alone",
     )
     parser.add_argument("--prompt", action="append", required=True, help="may be repeated")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where videos go")
-    parser.add_argument("--seed", action="append", type=int, help="may be repeated; default 0")
+    seeds = parser.add_mutually_exclusive_group()
+    seeds.add_argument("--seed", action="append", type=int, help="may be repeated; default 0")
+    seeds.add_argument("--count", type=int, metavar="N", help="seeds from 0 to N - 1")
+    parser.add_argument(
+        "--captions", action="store_true", help="write each prompt beside its video, as data has it"
+    )
     parser.add_argument("--scale", action="append", default=[], metavar="ADAPTER=NUMBER")
     parser.add_argument(
         "--schedule",

@@ -85,8 +85,9 @@ def _read(source: Source, plugins: Plugins) -> Iterator[Artifact]:
 def refuse_other_backbones(artifacts: Sequence[Artifact], changed: Sequence[str] = ()) -> None:
     """All must be of one backbone, but for the options that are `changed` anyway. Raises JtError
     that names what differs."""
-    first, problems = artifacts[0], []
+    problems = []
     for other in artifacts[1:]:
+        first = artifacts[0]
         told = _differences(unstructure(first.backbone), unstructure(other.backbone), changed)
         if told:
             problems.append(

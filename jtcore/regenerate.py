@@ -1,4 +1,5 @@
-"""What `jt-sample` does: attach finished adapters to their backbone again, and generate."""
+"""What `jt-sample` does: attach finished adapters to their backbone again, and generate; or, of a
+recipe, generate with its backbone alone."""
 
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from jtcore.composition import Source, folders_of, read_adapters, refuse_other_b
 from jtcore.controls import control_problems
 from jtcore.engine import Engine
 from jtcore.errors import JtError
+from jtcore.files import write_text
 from jtcore.inversion import load_reference, prior_problems
 from jtcore.model import attach_adapters, load_model
 from jtcore.plugins import load_plugins
@@ -29,7 +31,7 @@ from jtcore.sample import generate, requests
 from jtcore.signals import stop_on_signals
 from jtcore.stream import embed_texts
 from jtcore.structure import Component, component, structure, unstructure
-from jtcore.tables import Table, change
+from jtcore.tables import Table, change, find_recipe, read_table
 from jtcore.trace import listening, write_trace
 
 OPTIONS = (  # that override the recipe's
@@ -52,11 +54,14 @@ class Generation:
 def sample(given: Namespace) -> None:
     """Generate what the command line asks for. Raises JtError, Interrupted."""
     say = speaker(given.quiet)
-    sources = [Source.parse(source) for source in given.source]
-    plugins = load_plugins([*folders_of(sources), *given.plugin_folder])
+    recipe = _recipe(given.source)
+    sources = [] if recipe else [Source.parse(source) for source in given.source]
+    folders = recipe.get("plugins", {}).get("folders", []) if recipe else folders_of(sources)
+    plugins = load_plugins([*folders, *given.plugin_folder])
     artifacts = read_adapters(sources, plugins)
     refuse_other_backbones(artifacts, _changed_backbone(given.set))
-    generation = structure(Generation, _table(given, artifacts), plugins)
+    table = _table(given, artifacts, _base_of(recipe) if recipe else _made_for(artifacts))
+    generation = structure(Generation, table, plugins)
     wanted = list(requests(generation.sample, _scales(given.scale, artifacts)))
     _refuse_existing(given.out, [request.file for request in wanted])
     settings, spec, engine = generation.sample, generation.backbone.spec, Engine(generation.engine)
@@ -78,26 +83,57 @@ def sample(given: Namespace) -> None:
         samples = generate(wanted, given.out, settings, spec, model, stop.check, reference)
     write_json(given.out / "samples.json", samples)
     for entry in samples:
+        if given.captions:
+            write_text((given.out / entry["file"]).with_suffix(".txt"), f"{entry['prompt']}\n")
         say(f"{given.out / entry['file']}: {entry['prompt']}")
     if given.trace:
         say(f"{', '.join(str(path) for path in write_trace(rows, given.trace))}: what adapters say")
 
 
-def _table(given: Namespace, artifacts: Sequence[Artifact]) -> Table:
-    """What the adapters were made for, as the command line changes it."""
+def _recipe(sources: Sequence[str]) -> Table | None:
+    """The table of the recipe that is named in the place of adapters, by path or shipped name."""
+    if len(sources) > 1 or (Path(sources[0]).exists() and not sources[0].endswith(".toml")):
+        return None
+    try:
+        path = find_recipe(sources[0])
+    except JtError:
+        return None
+    return read_table(path)
+
+
+def _base_of(recipe: Table) -> Table:
+    """What a recipe's backbone is sampled with alone."""
+    engine, sampling = recipe.get("engine", {}), recipe.get("sample", {})
+    return {
+        "backbone": recipe.get("backbone", {}),
+        "engine": {key: engine[key] for key in ("precision",) if key in engine},
+        "sample": {key: sampling[key] for key in OPTIONS if key in sampling},
+    }
+
+
+def _made_for(artifacts: Sequence[Artifact]) -> Table:
+    """What adapters were trained on, and sampled with."""
     recorded = next((a.sample for a in artifacts if a.sample), None)
-    sampling = {} if recorded is None else unstructure(recorded)
-    sampling |= {"prompts": given.prompt, "seeds": given.seed or [0], "scales": {}}
+    return {
+        "backbone": unstructure(artifacts[0].backbone),
+        "engine": unstructure(artifacts[0].engine),
+        "sample": {} if recorded is None else unstructure(recorded),
+    }
+
+
+def _table(given: Namespace, artifacts: Sequence[Artifact], made_for: Table) -> Table:
+    """What is sampled with, as the command line changes it."""
+    seeds = given.seed or list(range(1 if given.count is None else given.count))
+    sampling = made_for["sample"] | {"prompts": given.prompt, "seeds": seeds, "scales": {}}
     sampling |= {key: value for key in OPTIONS if (value := getattr(given, key)) is not None}
     sampling["schedule"] = _schedules(given.schedule, artifacts)
     sampling["control"] = _controls(given.control, sampling.get("control", {}))
     sampling |= _noise_prior(given, sampling.pop("noise_prior", {}))
     if given.reference is not None:
         sampling["reference"] = sampling.get("reference", {}) | {"picture": given.reference}
-    first = artifacts[0]
     table = {
-        "backbone": unstructure(first.backbone),
-        "engine": unstructure(first.engine),
+        "backbone": made_for["backbone"],
+        "engine": made_for["engine"],
         "adapter": {artifact.name: unstructure(artifact.adapter) for artifact in artifacts},
         "sample": sampling,
         **_image_encoder(artifacts),

@@ -70,6 +70,38 @@ def test_sampling_a_run_again_gives_the_same_videos(trained, jt_sample, source):
     assert videos(out / "adapted") == videos(trained / "samples/adapted")
 
 
+def test_the_backbone_of_a_recipe_is_sampled_alone(trained, jt_sample):
+    out = jt_sample(trained.parent / "recipe.toml", "--seed", "7")
+
+    assert sorted(path.name for path in out.iterdir()) == ["base", "samples.json"]
+    assert videos(out / "base") == videos(trained / "samples/base")
+
+
+def test_the_backbone_of_a_shipped_recipe_is_sampled_alone(jt_sample):
+    out = jt_sample("jointtuner_pocket", "--frames", "1", "--steps", "1")
+
+    assert len(videos(out / "base")) == 2
+
+
+def test_what_is_sampled_with_captions_is_data_of_a_class(trained, jt_sample, tmp_path):
+    recipe = trained.parent / "recipe.toml"
+    out = jt_sample(recipe, "--frames", "1", "--count", "3", "--captions")
+
+    told = [path.read_text().strip() for path in sorted((out / "base").glob("*.txt"))]
+    assert told == ["a wug"] * 3 + ["a ball moves"] * 3
+    learn = [f"data.subject.source={out / 'base'}", "stage.joint.steps=1", "sample.steps=1"]
+    settings = [part for each in learn for part in ("--set", each)]
+    assert cli.run([str(recipe), "--out", str(tmp_path / "run"), "--quiet", *settings]) == 0
+
+
+def test_a_recipe_has_no_adapters_to_scale(trained, tmp_path, capsys):
+    given = [str(trained.parent / "recipe.toml"), "--prompt", "a wug", "--out", str(tmp_path / "v")]
+    assert cli.sample([*given, "--scale", "joint=1"]) == 2
+    assert capsys.readouterr().err == "--scale joint=1: no adapter 'joint'; there are []\n"
+    assert cli.sample([*given, "--count", "0"]) == 2
+    assert "sample.seeds" in capsys.readouterr().err
+
+
 def test_at_scale_zero_an_adapter_changes_nothing(trained, jt_sample):
     out = jt_sample(trained, "--seed", "7", "--scale", "joint=0")
 
