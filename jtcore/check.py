@@ -28,7 +28,7 @@ def check(recipe: Recipe) -> None:
     """Raises JtError with every problem of files, captions, sizes, masks, device and targets."""
     checks = (
         *(_data, _files, _masks, _frames, _sampling, reference_problems, _metrics, _prompts),
-        *(_engine, _model),
+        *(_engine, _weights, _model),
     )
     problems = [problem for part in checks for problem in _caught(part, recipe)]
     if problems:
@@ -153,10 +153,24 @@ def _captions(recipe: Recipe, streams: Iterable[str]) -> list[str]:
 
 
 def _engine(recipe: Recipe) -> Problems:
-    choose_device(recipe.engine)
+    device, asked = choose_device(recipe.engine), recipe.engine.precision
     precision_problem = getattr(recipe.backbone.spec, "precision_problem", lambda precision: None)
-    if problem := precision_problem(recipe.engine.precision):
+    if problem := precision_problem(asked):
         yield f"engine.precision: {problem}"
+    elif asked == "bf16" and _emulates_bf16(device):
+        others = [f'"{name}"' for name in ("fp16", "fp32") if not precision_problem(name)]
+        name = torch.cuda.get_device_name(device)
+        yield f"engine.precision: {name} does not compute in bf16; use {' or '.join(others)}"
+
+
+def _emulates_bf16(device: torch.device) -> bool:
+    """Whether a GPU is older than bf16, which it then does more slowly than float32."""
+    return device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def _weights(recipe: Recipe) -> Problems:
+    """Files of weights that are missing, or not whole."""
+    yield from getattr(recipe.backbone.spec, "weights_problems", list)()
 
 
 def _model(recipe: Recipe) -> Problems:

@@ -3,8 +3,7 @@ sample, the picture of a subject."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from functools import cache as once
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from jtcore.decode import read_image
 from jtcore.errors import JtError
 from jtcore.files import sha256
 from jtcore.framing import flip
+from jtcore.lending import lent
 from jtcore.rng import generator
 from jtcore.stream import Stream, clips_key
 from jtcore.types import ImageEncoder, ImageEncoderSpec, Part, Reference
@@ -56,14 +56,14 @@ def embed_frames(
     """
     if data.reference is None:
         return None
-    encoder = once(lambda: spec.load(device))
     found = []
-    for path in reference_files(data):
-        key = clips_key(path, data, device) | {"what": "reference", "encoder": spec.identity()}
-        if data.reference != "frame":
-            key |= {"picture": sha256(Path(data.reference))}
-        embed = partial(_embed_variants, path, data, encoder, device)
-        found.append(cache.get_or_make(key, embed)["reference"])
+    with lent(lambda: spec.load(device), device) as encoder:
+        for path in reference_files(data):
+            key = clips_key(path, data, device) | {"what": "reference", "encoder": spec.identity()}
+            if data.reference != "frame":
+                key |= {"picture": sha256(Path(data.reference))}
+            embed = partial(_embed_variants, path, data, encoder, device)
+            found.append(cache.get_or_make(key, embed)["reference"])
     return found
 
 
@@ -71,16 +71,13 @@ def embed_pictures(
     paths: set[str], spec: ImageEncoderSpec, cache: Cache, device: torch.device
 ) -> dict[str, Tensor]:
     """Of each picture, or the first frame of what moves, its (E,) by path, on the CPU."""
-    encoder = once(lambda: spec.load(device))
     found = {}
-    for path in sorted(paths):
-        key = {"what": "picture", "file": sha256(Path(path)), "encoder": spec.identity()}
-        key |= {"device": device.type}
-
-        def embed(path: str = path) -> Embed:
-            return {"picture": _embed([read_image(Path(path))], encoder(), device)[0]}
-
-        found[path] = cache.get_or_make(key, embed)["picture"]
+    with lent(lambda: spec.load(device), device) as encoder:
+        for path in sorted(paths):
+            key = {"what": "picture", "file": sha256(Path(path)), "encoder": spec.identity()}
+            key |= {"device": device.type}
+            embed = partial(_embed_picture, path, encoder, device)
+            found[path] = cache.get_or_make(key, embed)["picture"]
     return found
 
 
@@ -169,8 +166,14 @@ def picture_problems(path: str) -> list[str]:
     return []
 
 
+def _embed_picture(path: str, encoder: Callable[[], ImageEncoder], device: torch.device) -> Embed:
+    return {"picture": _embed([read_image(Path(path))], encoder(), device)[0]}
+
+
 @torch.no_grad()
-def _embed_variants(path: Path, data: Data, encoder: ImageEncoder, device: torch.device) -> Embed:
+def _embed_variants(
+    path: Path, data: Data, encoder: Callable[[], ImageEncoder], device: torch.device
+) -> Embed:
     clips, _ = read_clips(path, data)
     variants = [*clips, *map(flip, clips)] if data.flip else clips
     if data.reference != "frame":

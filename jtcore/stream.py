@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache as once
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -20,9 +19,10 @@ from jtcore.decode import is_transparent
 from jtcore.errors import JtError
 from jtcore.files import sha256
 from jtcore.framing import flip
+from jtcore.lending import lent
 from jtcore.reading import read
 from jtcore.rng import generator
-from jtcore.types import BackboneSpec, Codec, Part
+from jtcore.types import BackboneSpec, Codec, Part, TextEncoder
 from jtcore.zoom import View
 
 SHAPING = (
@@ -148,19 +148,19 @@ def load_items(
     """Encode the files that the cache does not have; the codec is loaded only for those, and
     freed. `say` is told what a person should know, beginning with the `place` in the recipe. Raises
     JtError."""
-    codec = once(lambda: spec.load_codec(device))
     items, cropped = [], {}
-    for path in reference_files(data):
-        key = _item_key(path, data, spec, device)
-        views = data.zoom and data.zoom.draw(data.size, data.flip, digest(key))
-        encode = partial(_encode, path, data, spec, codec, device, digest(key), views)
-        found = cache.get_or_make(key, encode)
-        prefixes = [view.prefix for view in views or ()]
-        said = caption(path, data)
-        items.append(Item(said, found["latents"], found.get("mask"), prefixes=prefixes))
-        cropped[path.name] = float(found["cropped"])
-        if found["transparent"]:
-            say(f"{place}: {path.name}: its transparent pixels are laid on white")
+    with lent(lambda: spec.load_codec(device), device) as codec:
+        for path in reference_files(data):
+            key = _item_key(path, data, spec, device)
+            views = data.zoom and data.zoom.draw(data.size, data.flip, digest(key))
+            encode = partial(_encode, path, data, spec, codec, device, digest(key), views)
+            found = cache.get_or_make(key, encode)
+            prefixes = [view.prefix for view in views or ()]
+            said = caption(path, data)
+            items.append(Item(said, found["latents"], found.get("mask"), prefixes=prefixes))
+            cropped[path.name] = float(found["cropped"])
+            if found["transparent"]:
+                say(f"{place}: {path.name}: its transparent pixels are laid on white")
     _tell_cropped(place, cropped, say)
     return items
 
@@ -174,18 +174,19 @@ def embed_texts(
 ) -> dict[str, Tensor]:
     """Each caption's embedding, (L, D), on the CPU, with the `replaced` words read as what they map
     to. The text encoder is loaded only for those that the cache does not have, and freed."""
-    encoder = once(lambda: spec.load_text_encoder(device))
     shaping = _shaping(device) | {"what": "text", "encoder": spec.text_identity()}
-
-    @torch.no_grad()
-    def embed(prompt: str) -> dict[str, Tensor]:
-        return {"text": encoder().embed([prompt])[0]}  # alone: no other caption shapes it
-
     texts = {}
-    for prompt in prompts:
-        text = read(prompt, replaced or {}).text
-        texts[prompt] = cache.get_or_make(shaping | {"prompt": text}, partial(embed, text))["text"]
+    with lent(lambda: spec.load_text_encoder(device), device) as encoder:
+        for prompt in prompts:
+            text = read(prompt, replaced or {}).text
+            found = cache.get_or_make(shaping | {"prompt": text}, partial(_embed, encoder, text))
+            texts[prompt] = found["text"]
     return texts
+
+
+@torch.no_grad()
+def _embed(encoder: Callable[[], TextEncoder], prompt: str) -> dict[str, Tensor]:
+    return {"text": encoder().embed([prompt])[0]}  # alone: no other caption shapes it
 
 
 def _shaping(device: torch.device) -> dict[str, str]:

@@ -230,6 +230,11 @@ class BackboneSpec(Protocol):
         """Why its denoiser cannot compute in "fp32", "bf16" or "fp16", and what to use instead.
         May be left out where it can in all."""
 
+    def weights_problems(self) -> list[str]:
+        """Files of any component that are missing or not whole, as far as can be told without
+        reading or fetching weights; each begins with "backbone.weights: ". May be left out where
+        there are none."""
+
     def prompt_problems(self, prompts: Sequence[str]) -> list[str]:
         """What keeps captions from being embedded as they stand; each names its caption."""
 
