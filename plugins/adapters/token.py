@@ -94,7 +94,8 @@ class TokenAdapter(Adapter):
             return text
         readings = [read(prompt, self._replaced) for prompt in prompts]
         text = _encoded(text, readings, [adapter for adapter in on if adapter.embeds])
-        return _added(text, readings, [adapter for adapter in on if not adapter.embeds])
+        text = _added(text, readings, [adapter for adapter in on if not adapter.embeds])
+        return _connected(text, on)
 
     def scalars(self) -> Mapping[str, Tensor]:
         """How far the vectors have come: their mean length, or that of the way from the initial
@@ -198,6 +199,15 @@ def _added(
             for tokens in adapter.places(reading):
                 text[sample, tokens] += adapter.scale_of(sample) * adapter.vectors
     return text
+
+
+def _connected(text: Tensor, adapters: Sequence[TokenAdapter]) -> Tensor:
+    """Where all vectors are trained in vain, for no prompt of the batch has their words, there is a
+    gradient still, of zeros."""
+    trained = [adapter.vectors for adapter in adapters if adapter.vectors.requires_grad]
+    if not trained or text.requires_grad or not torch.is_grad_enabled():
+        return text
+    return text + sum(0 * vectors.sum() for vectors in trained)
 
 
 def _is_zero(scale: float | Tensor) -> bool:

@@ -67,6 +67,13 @@ def test_checkpointed_runs_train_the_same_word(token_table, jt_run):
     assert torch.equal(plain["vectors"], checkpointed["vectors"])
 
 
+def test_a_step_whose_captions_are_all_dropped_trains_nothing(token_table, jt_run):
+    token_table["stage"]["joint"]["branch"]["joint"]["drop_text"] = 1.0
+    token_table["stage"]["joint"]["weight_decay"] = 0.0
+    found = load_file(jt_run(token_table) / "adapters/joint.safetensors")
+    assert torch.equal(found["vectors"], found["initial"])
+
+
 def problems(table: dict, plugins) -> list[str]:
     with pytest.raises(JtError) as caught:
         check(build_recipe(table, plugins))
