@@ -98,8 +98,9 @@ class _Replacement:
             )
         self.own = _parameters(module)
         for name, base in self.own.items():
+            mixed = _between(base, self.copies.get_parameter(name), scale)
             # as a parameter no more: what is in its place may be computed
-            module._parameters[name] = _between(base, self.copies.get_parameter(name), scale)
+            module._parameters[name] = mixed if _casts(module, base) else mixed.to(base.dtype)
 
     def end(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         module._parameters.update(self.own)
@@ -107,11 +108,15 @@ class _Replacement:
 
 
 def _between(base: Tensor, trained: Tensor, scale: float) -> Tensor:  # all of one shape
-    """Base at 0 and trained at 1; in the base's dtype, but where autocast chooses one."""
+    """The base at 0 and the trained at 1, float32."""
     if not torch.is_grad_enabled():
         trained = trained.detach()  # torch has other kernels for what could have a gradient
-    mixed = trained if scale == 1 else base.float() + scale * (trained - base.float())
-    return mixed if torch.is_autocast_enabled(base.device.type) else mixed.to(base.dtype)
+    return trained if scale == 1 else base.float() + scale * (trained - base.float())
+
+
+def _casts(module: nn.Module, base: Tensor) -> bool:
+    """Whether the module takes float32 for what it needs: as autocast does, but for this norm."""
+    return torch.is_autocast_enabled(base.device.type) and not isinstance(module, nn.RMSNorm)
 
 
 def _one(scale: float | Tensor) -> float:  # of (B, 1, ...)
