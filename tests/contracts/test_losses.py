@@ -248,9 +248,12 @@ def test_by_pixels_a_masked_error_is_that_by_area_times_the_channels(channels):
     shape = (2, channels, 1, 8, 8)
     mask = torch.zeros(2, 1, 1, 8, 8)
     mask[0, ..., 2:5, 3:6] = 1
-    mask[1, ..., 0, 0] = 0.01  # a corner of it: the whole cell counts
+    mask[1, ..., 0, 0], mask[1, ..., 0, 1] = 0.01, 1  # a corner of it: the whole cell counts
     residual = draw(*shape, seed=1)
-    inside = [residual[0, ..., 2:5, 3:6].square().sum() / 9, residual[1, ..., 0, 0].square().sum()]
+    inside = [
+        residual[0, ..., 2:5, 3:6].square().sum() / 9,
+        residual[1, ..., 0, :2].square().sum() / 2,
+    ]
     masked = Part(torch.zeros(shape), torch.zeros(2, 1, 1), ("a bear",) * 2, "subject", mask)
     found = Diffusion("pixels")(residual, noised(torch.zeros(shape)), masked, seeded())
     torch.testing.assert_close(found, torch.stack(inside))
