@@ -211,6 +211,14 @@ def _is_part(folder: Path) -> bool:
     return inside and any((folder / name).is_file() for name in CONFIGS)
 
 
+def kind_hint(root: Path) -> str:
+    """Which backbone takes a folder, to be told by one that does not."""
+    found = [file for part in INSTEAD if (file := root / part / NETWORK).is_file()]
+    if not (root / "vae").is_dir() or not found:
+        return ""
+    return _hint(Checkpoint(str(root)).config(found[0].parent.name).get("_class_name"))
+
+
 def _hint(found: str | None) -> str:
     return f"; use backbone.kind = {KINDS[found]!r}" if found in KINDS else ""
 

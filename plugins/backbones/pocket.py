@@ -11,22 +11,32 @@ from typing import TYPE_CHECKING
 import torch
 from attrs import field, frozen
 from attrs.validators import ge
-from torch import Generator, Tensor, nn
+from torch import nn
 
 from jtcore import JtError, hookimpl
 
 from ..pocket import codec, models, text, world
 from ..pocket.captions import vocabulary
-from . import _t5
-from ._checkpoint import Checkpoint, load_network
+from . import _cogvideox, _t5
+from ._checkpoint import Checkpoint, kind_hint, load_network
 from ._cogvideox import CogVideoXBackbone
+from ._hub import Folder
 from ._networks import freeze
 from ._t5 import T5Text
 from ._vocabulary import Words
+from ._weight_files import find_weights
 from ._words import positions
 
 if TYPE_CHECKING:  # importing transformers costs seconds
     from transformers import PreTrainedTokenizerFast
+
+PARTS = ("transformer", "scheduler", "codec", "text_encoder", "tokenizer")
+NETWORKS = {  # and whose files they are like
+    "transformer": "diffusers",
+    "codec": "transformers",
+    "text_encoder": "transformers",
+}
+CODE = {"transformer": (_cogvideox,), "text_encoder": (_t5, text), "codec": (codec,)}
 
 
 @frozen
@@ -56,6 +66,18 @@ class Pocket:
         tokenizer = self._tokenizer()
         return [problem for prompt in prompts for problem in _prompt_problems(tokenizer, prompt)]
 
+    def weights_problems(self) -> list[str]:
+        """Files that are missing or cut off."""
+        if self.weights == "random":
+            return []
+        root, found = self._folder("codec").parent, []
+        for part, library in NETWORKS.items():
+            try:
+                find_weights(Folder(root), part, library, None)
+            except (OSError, ValueError) as error:
+                found.append(f"backbone.weights: {part!r} of {self.weights!r} {error}")
+        return found
+
     def word_positions(self, prompt: str, phrase: str) -> tuple[int, ...]:
         """Tokens of `embed` that spell a phrase. Raises JtError where the prompt has it not."""
         return positions(self._tokenizer(), prompt, phrase)
@@ -76,10 +98,10 @@ class Pocket:
         network = self._network("T5EncoderModel", "text_encoder", device, torch.float32)
         return T5Text(self._tokenizer(), network, text.LENGTH)
 
-    def load_codec(self, device: torch.device) -> PocketCodec:
+    def load_codec(self, device: torch.device) -> codec.PocketCodec:
         if self.weights == "random":
-            return PocketCodec(self._random().codec.to(device))
-        return PocketCodec(codec.PatchCodec.from_pretrained(self._folder("codec")).to(device))
+            return codec.PocketCodec(self._random().codec.to(device))
+        return codec.PocketCodec(codec.PatchCodec.from_pretrained(self._folder("codec")).to(device))
 
     def load(self, device: torch.device, dtype: torch.dtype) -> CogVideoXBackbone:
         from diffusers import CogVideoXDDIMScheduler
@@ -114,27 +136,30 @@ class Pocket:
         return load_network(name, checkpoint, part, device, dtype)
 
     def _folder(self, part: str) -> Path:
-        """Where a component is on disk. Raises JtError where it is not."""
+        """Where a component is on disk. Raises JtError where any is not."""
         root = models.SHIPPED if self.weights == "shipped" else Path(self.weights)
-        if (root / part).is_dir():
+        lacking = [each for each in PARTS if not (root / each).is_dir()]
+        if not lacking:
             return root / part
         if self.weights == "shipped":
             raise JtError(
-                f"backbone.weights: pocket's {part} is not in this installation;"
+                f"backbone.weights: pocket's {lacking[0]} is not in this installation;"
                 " `jt-pocket pretrain` makes weights"
             )
         raise JtError(
-            f"backbone.weights: no folder {part!r} in {self.weights!r}; expected what"
-            ' `jt-pocket pretrain` wrote, "shipped" or "random"'
+            f"backbone.weights: no folder {lacking[0]!r} in {self.weights!r}; expected what"
+            f' `jt-pocket pretrain` wrote, "shipped" or "random"{kind_hint(root)}'
         )
 
     def _identity(self, *parts: str) -> str:
-        """A hash of the files of `parts`, or of the seed, and of the code that reads them."""
-        files = [Path(__file__), *(Path(module.__file__) for module in (models, codec, text, _t5))]
+        """A hash of the files of `parts`, or of the seed, and of the code that works with them."""
+        code = [module for part in parts for module in CODE.get(part, ())]
         digest = sha256()
         if self.weights == "random":
+            code.append(models)
             digest.update(f"random {self.seed} {vocabulary()}".encode())
-        else:
+        files = [Path(module.__file__) for module in code]
+        if self.weights != "random":
             files += [path for part in parts for path in sorted(self._folder(part).iterdir())]
         for file in files:
             digest.update(file.name.encode() + file.read_bytes())
@@ -151,21 +176,6 @@ def _prompt_problems(tokenizer: PreTrainedTokenizerFast, prompt: str) -> Iterato
     if unknown:
         words = ", ".join(map(repr, dict.fromkeys(unknown)))
         yield f"{prompt!r} has words that pocket does not know: {words}; see `jt-pocket list`"
-
-
-@frozen(eq=False)
-class PocketCodec:
-    """The patch codec behind a VAE's interface"""
-
-    patches: codec.PatchCodec
-
-    def encode(self, pixels: Tensor, rng: Generator) -> Tensor:
-        """(B, 3, frames, height, width) in [-1, 1] -> (B, C, F, H, W); `rng` is not drawn from."""
-        return self.patches.encode(pixels)
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """(B, C, F, H, W) -> (B, 3, frames, height, width) in [-1, 1]."""
-        return self.patches.decode(latents).clamp(-1, 1)
 
 
 @hookimpl

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 import torch
+from attrs import frozen
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 BLOCK = 6  # px, side of a block
 CHANNELS = 48
@@ -59,6 +60,21 @@ class PatchCodec(nn.Module):
         codec = cls(config["block"], config["channels"])
         codec.load_state_dict(load_file(Path(folder) / "model.safetensors"))
         return codec
+
+
+@frozen(eq=False)
+class PocketCodec:
+    """The patch codec behind a VAE's interface"""
+
+    patches: PatchCodec
+
+    def encode(self, pixels: Tensor, rng: Generator) -> Tensor:
+        """(B, 3, frames, height, width) in [-1, 1] -> (B, C, F, H, W); `rng` is not drawn from."""
+        return self.patches.encode(pixels)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """(B, C, F, H, W) -> (B, 3, frames, height, width) in [-1, 1]."""
+        return self.patches.decode(latents).clamp(-1, 1)
 
 
 def to_blocks(pixels: Tensor, side: int) -> Tensor:  # (B, 3, F, H, W) -> (B, F, h, w, 3 * side^2)
