@@ -9,8 +9,8 @@ from jtcore.engine import choose_device
 from jtcore.errors import JtError
 from jtcore.inversion import prior_problems
 from jtcore.model import attach_adapters
-from jtcore.recipe import Recipe, Sampling
-from jtcore.types import Backbone
+from jtcore.recipe import EngineSettings, Recipe, Sampling
+from jtcore.types import Backbone, BackboneSpec
 
 Problems = Iterator[str]  # each with its path
 
@@ -93,8 +93,13 @@ def _prompts(recipe: Recipe) -> Problems:
 
 def _engine(recipe: Recipe) -> Problems:
     choose_device(recipe.engine)
-    precision_problem = getattr(recipe.backbone.spec, "precision_problem", lambda precision: None)
-    if problem := precision_problem(recipe.engine.precision):
+    yield from precision_problems(recipe.backbone.spec, recipe.engine)
+
+
+def precision_problems(spec: BackboneSpec, settings: EngineSettings) -> Problems:
+    """Why the backbone cannot compute as it is asked to."""
+    problem_of = getattr(spec, "precision_problem", lambda precision: None)
+    if problem := problem_of(settings.precision):
         yield f"engine.precision: {problem}"
 
 

@@ -11,7 +11,7 @@ from attrs import frozen
 
 from jtcore.artifact import Artifact, load_weights, plugin_folders_of, read_adapter
 from jtcore.cache import Cache, cache_folder
-from jtcore.check import walk_problems
+from jtcore.check import precision_problems, walk_problems
 from jtcore.engine import Engine
 from jtcore.errors import JtError
 from jtcore.inversion import load_reference, prior_problems
@@ -111,6 +111,7 @@ def _table(given: Namespace, artifacts: Sequence[Artifact]) -> Table:
 def _sampling_problems(generation: Generation) -> Iterator[str]:
     """What is asked that the backbone cannot do."""
     settings, spec = generation.sample, generation.backbone.spec
+    yield from precision_problems(spec, generation.engine)
     try:
         spec.latent_shape(settings.frames, *settings.size)
     except ValueError as error:

@@ -17,7 +17,7 @@ from jtcore import hookimpl
 from . import _clip_text, _unet
 from ._checkpoint import Checkpoint, load_network
 from ._clip_text import load_clip, load_clip_tokenizer, too_long
-from ._random import RandomText, random_network
+from ._random import RandomText, of_files_alone, of_random_alone, random_network
 from ._unet import UNetBackbone, bypass_temporal, noise_schedule
 from ._weight_files import digest
 
@@ -74,19 +74,11 @@ class ZeroScope:
     """
 
     weights: str = "cerspense/zeroscope_v2_576w"
-    variant: str | None = None
-    revision: str | None = None
+    variant: str | None = field(default=None, validator=of_files_alone)
+    revision: str | None = field(default=None, validator=of_files_alone)
     image_mode: ImageMode = field(default="native", validator=in_(get_args(ImageMode)))
-    width: int | None = field(default=None, validator=_whole_groups)
-    seed: int | None = field(default=None, validator=optional(ge(0)))
-
-    def __attrs_post_init__(self) -> None:
-        of_random = {"width": self.width, "seed": self.seed}
-        of_files = {"variant": self.variant, "revision": self.revision}
-        wrong = of_files if self._random else of_random
-        if given := [name for name, value in wrong.items() if value is not None]:
-            what = "pretrained" if self._random else "random"
-            raise ValueError(f"{' and '.join(given)}: for {what} weights only")
+    width: int | None = field(default=None, validator=[_whole_groups, of_random_alone])
+    seed: int | None = field(default=None, validator=[optional(ge(0)), of_random_alone])
 
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         """(C, F, H, W) of a clip in px. Raises ValueError, naming the nearest size that fits."""

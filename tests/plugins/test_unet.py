@@ -201,11 +201,20 @@ def published_names(role: str) -> set[str]:
 @pytest.mark.parametrize(
     ("kind", "options", "problem"),
     [
-        ("zeroscope", {"width": 64}, "backbone: width: for random weights only"),
+        (
+            "zeroscope",
+            {"width": 64},
+            'backbone.width: is of weights = "random" alone, found weights = \'cerspense/',
+        ),
         (
             "modelscope",
-            {"weights": "random", "variant": "fp16", "revision": "main"},
-            "backbone: variant and revision: for pretrained weights only",
+            {"weights": "random", "variant": "fp16"},
+            "backbone.variant: is of files, which random weights have not; leave it out",
+        ),
+        (
+            "modelscope",
+            {"weights": "random", "revision": "main"},
+            "backbone.revision: is of files, which random weights have not; leave it out",
         ),
         (
             "zeroscope",
