@@ -9,6 +9,7 @@ from pathlib import Path
 
 from checkpoints.shrinking import settings
 
+from jtcore.ablation import variants
 from jtcore.tables import read_table
 from jtplugins.pocket.draw import draw
 
@@ -18,7 +19,7 @@ COMMANDS = Path(sys.executable).parent
 
 def shrunk(recipe: Path, folder: Path) -> list[str]:
     """`--set` values with which it runs in seconds; real weights get a tiny checkpoint."""
-    if read_table(recipe)["backbone"]["kind"] == "pocket":
+    if any(each["backbone"]["kind"] == "pocket" for each in variants(read_table(recipe)).values()):
         return small(recipe)
     if not (folder / "task").exists():
         draw(folder / "task", "wug", "eightwise", pictures=2, videos=2)
@@ -30,6 +31,10 @@ def small(recipe: Path) -> list[str]:
     have."""
     table = tomllib.loads(recipe.read_text())
     below = small((recipe.parent / table["base"]).resolve()) if "base" in table else []
+    for name, above in table.get("variant", {}).items():
+        if "base" in above:
+            base = small((recipe.parent / above["base"]).resolve())
+            below += [f"variant.{name}.{setting}" for setting in base]
     tables = {"": table}
     tables |= {f"variant.{name}.": above for name, above in table.get("variant", {}).items()}
     steps = [
