@@ -16,6 +16,7 @@ from statistics import median
 import torch
 from attrs import evolve
 
+from jtcore.check import precision_problems
 from jtcore.data import Data
 from jtcore.engine import Engine
 from jtcore.model import load_model
@@ -27,6 +28,13 @@ from jtcore.trainer import Trainer
 from jtcore.types import BackboneSpec, Step
 
 CAPTION = "a caption"
+SIZES = {  # what random weights have to be told to be as large as published ones
+    "THUDM/CogVideoX-2b": {"config": "2b"},
+    "THUDM/CogVideoX-5b": {"config": "5b"},
+    "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": {"config": "1.3b"},
+    "cerspense/zeroscope_v2_576w": {},
+    "damo-vilab/text-to-video-ms-1.7b": {},
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -36,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     device, threads = trainer.model.engine.device, torch.get_num_threads()
     print(f"{device}, {threads} threads, torch {torch.__version__}")
     print(f"{given.recipe}, {given.layers or 'all'} layers, {recipe.engine.precision}\n")
-    print("| branch | latents | first step | median of the others | peak memory so far |")
+    print("| branch | latents | first step | median of the others | peak memory |")
     print("| --- | --- | --- | --- | --- |")
     for name, stage in recipe.stage.items():
         for row in rows(trainer, name, stage, given.steps):
@@ -48,6 +56,7 @@ def rows(trainer: Trainer, name: str, stage: Stage, steps: int) -> Iterator[str]
     parameters = {each: list(trainer.model.adapters[each].parameters()) for each in stage.trained}
     optimizer = trainer.hook.jt_make_optimizer(stage=stage, parameters=parameters)
     for branch, settings in stage.branch.items():
+        forget_peak_memory(trainer.model.engine.device)
         alone = evolve(stage, branch={branch: evolve(settings, chance=1.0)})
         first, *others = time_steps(trainer, name, alone, optimizer, steps)
         shapes = {tuple(trainer.streams[data].items[0].latents.shape[1:]) for data in settings.data}
@@ -59,10 +68,13 @@ def rows(trainer: Trainer, name: str, stage: Stage, steps: int) -> Iterator[str]
 def read(name: str, layers: int | None, settings: Sequence[str]) -> Recipe:
     """The recipe on random weights of its own configuration."""
     table = read_table(find_recipe(name))
-    table["backbone"] = {"kind": table["backbone"]["kind"], "weights": "random"}
-    if layers:
-        table["backbone"]["layers"] = layers
-    return build_recipe(change(table, settings), load_plugins())
+    published = table["backbone"]
+    size = SIZES[published["weights"]] | ({"layers": layers} if layers else {})
+    table["backbone"] = {"kind": published["kind"], "weights": "random", **size}
+    recipe = build_recipe(change(table, settings), load_plugins())
+    if problems := list(precision_problems(recipe.backbone.spec, recipe.engine)):
+        raise SystemExit("\n".join(problems))
+    return recipe
 
 
 def make_trainer(recipe: Recipe) -> Trainer:
@@ -92,6 +104,13 @@ def time_steps(
         scalars = trainer.train_step(stage, Step(name, index, steps, index), optimizer)
         found.append(scalars[f"stage.{name}.step_seconds"])
     return found
+
+
+def forget_peak_memory(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory(device: torch.device) -> int:  # bytes
