@@ -44,9 +44,17 @@ def variants(table: Table) -> dict[str | None, Table]:
             problems.append(f"variant.{name}: expected a table")
         elif seeds is not None and "seed" in above:
             problems.append(f"variant.{name}.seed: the ablation's seeds take its place; remove one")
+        elif not isinstance(above.get("base", {}), Mapping):
+            problems.append(f"variant.{name}.base: can be named in the ablation's file alone")
     if problems:
         raise JtError(problems)
-    return {name: overlay(table, above) for name, above in overlays.items()}
+    return {name: _laid_over(table, above) for name, above in overlays.items()}
+
+
+def _laid_over(table: Table, above: Table) -> Table:
+    """A variant on what all have in common, and that on the variant's own base."""
+    own = dict(above)
+    return overlay(overlay(own.pop("base", {}), table), own)
 
 
 def trials(table: Table) -> list[Trial]:

@@ -16,9 +16,9 @@ from jtcore.errors import JtError
 from jtcore.inversion import prior_problems
 from jtcore.model import attach_adapters
 from jtcore.reading import read, replaced_words
-from jtcore.recipe import Branch, Recipe, Sampling
+from jtcore.recipe import Branch, EngineSettings, Recipe, Sampling
 from jtcore.references import reference_problems
-from jtcore.types import Backbone
+from jtcore.types import Backbone, BackboneSpec
 from jtcore.words import attention_problems
 
 Problems = Iterator[str]  # each with its path
@@ -153,12 +153,17 @@ def _captions(recipe: Recipe, streams: Iterable[str]) -> list[str]:
 
 
 def _engine(recipe: Recipe) -> Problems:
-    device, asked = choose_device(recipe.engine), recipe.engine.precision
-    precision_problem = getattr(recipe.backbone.spec, "precision_problem", lambda precision: None)
-    if problem := precision_problem(asked):
+    choose_device(recipe.engine)
+    yield from precision_problems(recipe.backbone.spec, recipe.engine)
+
+
+def precision_problems(spec: BackboneSpec, settings: EngineSettings) -> Problems:
+    """Why backbone or device cannot compute as they are asked to."""
+    asked, problem_of = settings.precision, getattr(spec, "precision_problem", lambda name: None)
+    if problem := problem_of(asked):
         yield f"engine.precision: {problem}"
-    elif asked == "bf16" and _emulates_bf16(device):
-        others = [f'"{name}"' for name in ("fp16", "fp32") if not precision_problem(name)]
+    elif asked == "bf16" and _emulates_bf16(device := choose_device(settings)):
+        others = [f'"{name}"' for name in ("fp16", "fp32") if not problem_of(name)]
         name = torch.cuda.get_device_name(device)
         yield f"engine.precision: {name} does not compute in bf16; use {' or '.join(others)}"
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from jtcore.artifact import Artifact, load_weights
 from jtcore.cache import Cache, cache_folder
-from jtcore.check import schedule_problems, walk_problems
+from jtcore.check import precision_problems, schedule_problems, walk_problems
 from jtcore.composition import Source, folders_of, read_adapters, refuse_other_backbones
 from jtcore.controls import control_problems
 from jtcore.engine import Engine
@@ -171,6 +171,7 @@ def _pictures(generation: Generation, cache: Cache, device: torch.device) -> dic
 def _sampling_problems(generation: Generation, replaced: Mapping[str, str]) -> Iterator[str]:
     """What is asked that the backbone cannot do."""
     settings, spec = generation.sample, generation.backbone.spec
+    yield from precision_problems(spec, generation.engine)
     try:
         spec.latent_shape(settings.frames, *settings.size)
     except ValueError as error:

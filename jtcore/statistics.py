@@ -1,4 +1,4 @@
-"""Estimates with their intervals: means over seeds, paired differences, proportions."""
+"""Estimates with their intervals: means over seeds, proportions."""
 
 from collections.abc import Sequence
 from math import inf, isfinite, sqrt
@@ -42,14 +42,6 @@ def student(mean: float, deviation: float, count: int) -> Interval:
         return Interval(mean, -inf, inf, count)
     reach = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * deviation / sqrt(count)
     return Interval(mean, mean - reach, mean + reach, count)
-
-
-def paired_difference(a: Sequence[float], b: Sequence[float]) -> Interval:
-    """The mean of `a` - `b`, value by value, with Student's t interval.
-
-    Raises ValueError without values, or where there are not as many of both.
-    """
-    return mean_interval([one - other for one, other in zip(a, b, strict=True)])
 
 
 def wilson(successes: int, count: int) -> Interval:

@@ -2,7 +2,7 @@
 
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from importlib.resources import files
 from pathlib import Path
@@ -36,24 +36,41 @@ def find_recipe(argument: str) -> Path:
 
 
 def read_table(path: Path, _above: tuple[Path, ...] = ()) -> Table:
-    """A recipe's table, laid over its `base` and that one's base. Raises JtError."""
+    """A recipe's table, laid over its `base` and that one's base. What an ablation's variant names
+    as its own `base` is read into its place. Raises JtError."""
     path = path.resolve()
     if path in _above:
         loop = " -> ".join(p.name for p in (*_above, path))
         raise JtError(f"{path}: base: recipes stand on each other in a circle: {loop}")
     table = parse_toml(path)
     base = table.pop("base", None)
-    if base is None:
-        return table
+    for place, variant in _variants_with_base(table):
+        if base is not None:
+            raise JtError(f"{path}: {place}: the file has a base already; name one or the other")
+        variant["base"] = _read_base(variant["base"], place, path, _above)
+    return table if base is None else overlay(_read_base(base, "base", path, _above), table)
+
+
+def _variants_with_base(table: Table) -> Iterator[tuple[str, Table]]:
+    """Each with the place of its `base`."""
+    variants = table.get("variant")
+    if not isinstance(variants, Mapping):
+        return
+    for name, variant in variants.items():
+        if isinstance(variant, Mapping) and "base" in variant:
+            yield f"variant.{name}.base", variant
+
+
+def _read_base(base: object, place: str, path: Path, above: tuple[Path, ...]) -> Table:
+    """The table of a recipe that the file `path` names at `place`: beside it, or shipped."""
     if not isinstance(base, str):
-        raise JtError(f"{path}: base: expected the path of a recipe, got {base!r}")
+        raise JtError(f"{path}: {place}: expected the path of a recipe, got {base!r}")
     beside = path.parent / base
     found = os.path.isfile(beside)  # noqa: PTH113 - pathlib raises where a name is too long
     try:
-        below = read_table(beside if found else find_recipe(base), (*_above, path))
+        return read_table(beside if found else find_recipe(base), (*above, path))
     except JtError as error:
-        raise JtError(f"{path}: base: {problem}" for problem in error.problems) from error
-    return overlay(below, table)
+        raise JtError(f"{path}: {place}: {problem}" for problem in error.problems) from error
 
 
 def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> Table:

@@ -1,24 +1,33 @@
-"""Run every shipped recipe and ablation for two steps, as a user would: `make smoke`."""
+"""Check, run for two steps and sample every shipped recipe and ablation: `make smoke`."""
 
 import json
-import subprocess
+import os
 import sys
 import tempfile
 import tomllib
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 from checkpoints.shrinking import settings
 
-from jtcore.tables import read_table
+from jtcore import cli
+from jtcore.ablation import variants
+from jtcore.tables import parse_toml, read_table
 from jtplugins.pocket.draw import draw
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = Path(sys.executable).parent
+MODELS = (  # that recipes load
+    *("AutoencoderKL", "UNet3DConditionModel", "DDIMScheduler"),
+    *("AutoencoderKLCogVideoX", "CogVideoXTransformer3DModel", "CogVideoXDDIMScheduler"),
+    *("AutoencoderKLWan", "WanTransformer3DModel", "UniPCMultistepScheduler"),
+    *("CLIPTextModel", "CLIPTokenizer", "T5EncoderModel", "T5TokenizerFast", "UMT5EncoderModel"),
+)
 
 
 def shrunk(recipe: Path, folder: Path) -> list[str]:
     """`--set` values with which it runs in seconds; real weights get a tiny checkpoint."""
-    if read_table(recipe)["backbone"]["kind"] == "pocket":
+    if any(each["backbone"]["kind"] == "pocket" for each in variants(read_table(recipe)).values()):
         return small(recipe)
     if not (folder / "task").exists():
         draw(folder / "task", "wug", "eightwise", pictures=2, videos=2)
@@ -32,6 +41,10 @@ def small(recipe: Path) -> list[str]:
     below = small((recipe.parent / table["base"]).resolve()) if "base" in table else []
     taken = [f"stage.{name}." for name, stage in table.get("stage", {}).items() if stage is False]
     below = [setting for setting in below if not setting.startswith(tuple(taken))]
+    for name, above in table.get("variant", {}).items():
+        if "base" in above:
+            base = small((recipe.parent / above["base"]).resolve())
+            below += [f"variant.{name}.{setting}" for setting in base]
     tables = {"": table}
     tables |= {f"variant.{name}.": above for name, above in table.get("variant", {}).items()}
     steps = [
@@ -56,20 +69,54 @@ def first_line(path: str) -> str:
 
 def main() -> int:
     recipes = sorted([*ROOT.glob("recipes/*.toml"), *ROOT.glob("ablations/*.toml")])
-    with tempfile.TemporaryDirectory() as folder:
-        failed = [recipe for recipe in recipes if not runs(recipe, Path(folder))]
+    import_once()
+    with tempfile.TemporaryDirectory() as folder, get_context("fork").Pool(2, None, (), 1) as pool:
+        failed = 0
+        jobs = pool.imap(partial(runs, folder=Path(folder)), recipes)
+        for recipe, (problem, told) in zip(recipes, jobs, strict=True):
+            print(f"{recipe.relative_to(ROOT)}: {problem or 'ok'}", flush=True)
+            if problem:
+                failed += 1
+                print(told, flush=True)
     return 1 if failed else 0
 
 
-def runs(recipe: Path, folder: Path) -> bool:
-    out = folder / recipe.parent.name / recipe.stem
-    command = [COMMANDS / "jt-run", recipe, "--quiet", "--out", out]
-    for setting in shrunk(recipe, folder):
-        command += ["--set", setting]
-    status = subprocess.run(command, cwd=ROOT).returncode
-    told = "ok" if status == 0 else f"exit status {status}"
-    print(f"{recipe.relative_to(ROOT)}: {told}", flush=True)
-    return status == 0
+def import_once() -> None:
+    """What takes longer to import than a shrunk recipe to run; each recipe's process is a fork."""
+    import diffusers
+    import torch
+    import transformers
+
+    for name in MODELS:
+        getattr(transformers if hasattr(transformers, name) else diffusers, name)
+    torch.set_num_threads(1)
+
+
+def runs(recipe: Path, folder: Path) -> tuple[str, str]:
+    """Check, run and sample again, in a process of its own: what went wrong, and what was said."""
+    os.chdir(ROOT)
+    log = folder / f"{recipe.parent.name}-{recipe.stem}.log"
+    with log.open("w") as told:
+        os.dup2(told.fileno(), 1)
+        os.dup2(told.fileno(), 2)
+        problem = first_problem(recipe, folder)
+        sys.stdout.flush()
+    return problem, log.read_text()
+
+
+def first_problem(recipe: Path, folder: Path) -> str:
+    out, own = folder / recipe.parent.name / recipe.stem, folder / recipe.stem
+    own.mkdir(exist_ok=True)
+    settings = [part for setting in shrunk(recipe, own) for part in ("--set", setting)]
+    if status := cli.run([str(recipe), "--check", *settings]):
+        return f"--check: exit status {status}"
+    if status := cli.run([str(recipe), "--quiet", "--out", str(out), *settings]):
+        return f"exit status {status}"
+    run = min([out, *out.glob("*")], key=lambda each: not (each / "adapters").is_dir())
+    prompt = parse_toml(run / "recipe.resolved.toml")["sample"]["prompts"][0]
+    again = ["--prompt", prompt, "--quiet", "--out", str(own / "again")]
+    status = cli.sample([str(run), *again])
+    return f"jt-sample: exit status {status}" if status else ""
 
 
 if __name__ == "__main__":

@@ -57,11 +57,39 @@ def test_a_recipe_is_checked_trained_and_sampled_on_a_tiny_checkpoint(
 
 
 @every_recipe
-def test_a_header_tells_paper_needs_and_cost(recipe):
+def test_a_header_tells_paper_figure_needs_and_cost(recipe):
     header = recipe.read_text().split("\n\n")[0]
     assert "https://arxiv.org/abs/" in header
+    assert re.search(r"^# Expect: ", header, re.MULTILINE)
     assert re.search(r"^# Needs( and cost)?: ", header, re.MULTILINE)
     assert re.search(r"^# (Needs and c|C)ost: ", header, re.MULTILINE)
+
+
+RELEASED = {  # in the scripts of JointTuner: steps, lr, betas, clip, rank, gate, weight of AiT
+    "zeroscope": (2000, 5e-4, (0.9, 0.999), 0.0, 32, "kaiming", 10.0),
+    "modelscope": (2000, 5e-4, (0.9, 0.999), 0.0, 32, "kaiming", 10.0),
+    "cogvideox2b": (1000, 2e-4, (0.9, 0.95), 1.0, 128, "normal", 1.0),
+    "cogvideox5b": (1000, 1e-4, (0.9, 0.95), 1.0, 128, "normal", 1.0),
+}
+SAMPLED = {  # frames, size, steps, scheduler, guidance, dynamic, seed
+    "zeroscope": (16, (384, 384), 30, None, 12.0, False, 696886),
+    "modelscope": (16, (384, 384), 30, None, 12.0, False, 696886),
+    "cogvideox2b": (49, (480, 720), 50, "dpm", 6.0, True, 4399),
+    "cogvideox5b": (49, (480, 720), 50, "dpm", 6.0, True, 4399),
+}
+
+
+@pytest.mark.parametrize("backbone", RELEASED)
+def test_jointtuners_numbers_are_the_released_ones(backbone):
+    folder = Path(__file__).parents[1] / "recipes"
+    recipe = build_recipe(read_table(folder / f"jointtuner_{backbone}.toml"), load_plugins())
+    stage, adapter, sample = recipe.stage["joint"], recipe.adapter["joint"].spec, recipe.sample
+    ait = stage.branch["motion"].losses["motion"]
+    trained = (stage.steps, stage.lr, stage.betas, stage.clip)
+    assert (*trained, adapter.rank, adapter.gate_init, ait.weight) == RELEASED[backbone]
+    assert (stage.weight_decay, stage.eps, adapter.dropout, recipe.seed) == (1e-4, 1e-8, 0.1, 42)
+    walk = (sample.steps, sample.scheduler, sample.guidance, sample.dynamic_guidance)
+    assert (sample.frames, sample.size, *walk, *sample.seeds) == SAMPLED[backbone]
 
 
 def test_lora_is_jointtuner_but_for_its_adapter_and_loss():

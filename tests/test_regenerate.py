@@ -132,6 +132,16 @@ def test_options_change_what_is_sampled(trained, jt_sample):
     }
 
 
+def test_a_precision_that_the_backbone_cannot_compute_in_is_refused(trained, tmp_path, capsys):
+    backbone = ["kind='wan'", "weights='random'", "layers=1", "seed=0"]
+    changes = [f"backbone.{each}" for each in backbone] + ["engine.precision='fp16'"]
+    given = [part for change in changes for part in ("--set", change)]
+    asked = ["--prompt", "a wug", "--size", "32", "32", "--frames", "5"]
+    assert cli.sample([str(trained), *asked, *given, "--out", str(tmp_path / "out")]) == 2
+    assert "engine.precision: Wan was trained in bf16" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.fixture(scope="module")
 def motion(data) -> Path:
     return min((data / "motion").glob("*.mp4"))

@@ -5,7 +5,7 @@ from math import comb, inf
 import numpy as np
 import pytest
 
-from jtcore.statistics import Interval, mean_interval, paired_difference, wilson
+from jtcore.statistics import Interval, mean_interval, wilson
 
 
 def covers(interval: Interval, truth: float) -> bool:
@@ -32,19 +32,6 @@ def test_equal_values_leave_no_doubt():
 def test_what_is_no_number_stays_so():
     found = mean_interval([0.5, float("nan")])
     assert np.isnan([found.estimate, found.low, found.high]).all() and not found.is_bounded
-
-
-def test_a_paired_difference_does_not_see_what_both_share():
-    shared = np.random.default_rng(0).normal(0, 100, 6)
-    found = paired_difference(list(shared + 1), list(shared))
-
-    assert found.estimate == pytest.approx(1)
-    assert found.high - found.low == pytest.approx(0, abs=1e-9)
-
-
-def test_a_pair_needs_both():
-    with pytest.raises(ValueError, match="shorter"):
-        paired_difference([1.0, 2.0], [1.0])
 
 
 def test_no_value_has_no_mean():

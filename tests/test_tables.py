@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jtcore import JtError
+from jtcore.ablation import variants
 from jtcore.tables import change, find_recipe, overlay, parse_toml, read_table, write_toml
 
 
@@ -157,6 +158,46 @@ def test_recipes_that_stand_on_each_other_are_told(write):
         f"{first}: base: {second}: base: {first}: base: recipes stand on each other in a circle:"
         " first.toml -> second.toml -> first.toml"
     )
+
+
+def test_a_variant_can_stand_on_a_recipe_of_its_own(write):
+    write("bottom", "seed = 1\ntitle = 'bottom'")
+    write("other", "base = 'bottom.toml'\nseed = 2\nadapter.b.kind = 'lora'")
+    first = "[variant.a]\nbase = 'bottom.toml'"
+    second = "[variant.b]\nbase = 'other.toml'\nadapter.b.rank = 3"
+    grid = write("grid", f"title = 'all'\n{first}\n{second}")
+
+    assert variants(read_table(grid)) == {
+        "a": {"seed": 1, "title": "all"},
+        "b": {"seed": 2, "title": "all", "adapter": {"b": {"kind": "lora", "rank": 3}}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("grid", "problem"),
+    [
+        (
+            "base = 'jointtuner_pocket'\n[variant.a]\nbase = 'lora_wan1.3b'",
+            "variant.a.base: the file has a base already; name one or the other",
+        ),
+        ("[variant.a]\nbase = 3", "variant.a.base: expected the path of a recipe, got 3"),
+        ("[variant.a]\nbase = 'nowhere'", "variant.a.base: no such file, nor a shipped recipe"),
+    ],
+)
+def test_a_base_of_a_variant_that_cannot_be_is_told(write, grid, problem):
+    path = write("grid", grid)
+
+    with pytest.raises(JtError) as caught:
+        read_table(path)
+    assert str(caught.value).startswith(f"{path}: {problem}")
+
+
+def test_a_variants_base_is_named_in_its_file_alone(write):
+    grid = write("grid", "[variant.a]")
+
+    with pytest.raises(JtError) as caught:
+        variants(change(read_table(grid), ["variant.a.base=jointtuner_pocket"]))
+    assert str(caught.value) == "variant.a.base: can be named in the ablation's file alone"
 
 
 def test_a_base_that_is_nowhere_is_told(write):

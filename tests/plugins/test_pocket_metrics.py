@@ -48,6 +48,7 @@ WRONG = {  # the metrics that must tell each kind, and what they are then
     "opposite direction": {"sprite_motion": 0, "success": 0},
     "frozen": {"sprite_motion": 0, "success": 0},
     "two objects": {"single_object": 0, "success": 0},
+    "a small ball beside it": {"single_object": 0, "single": 0, "success": 0},
     "the subject twice": {"sprite_motion": 0, "single_object": 0, "success": 0},
     "half of a clip's background": {"background_leak": 0.5, "success": 0},
     "a clip's pattern": {"background_leak": 1, "background_adherence": 0, "success": 0},
@@ -192,6 +193,7 @@ def test_the_strict_rule_is_documented_as_it_is():
     assert "an object in every frame" in told
     assert f"an error below {paths.ERROR:g} px" in told
     assert f"background_adherence of {success.BACKGROUND:g} or more" in told
+    assert "single_object of 1" in told
 
 
 def _recipe(table: dict, task: Path) -> dict:

@@ -208,6 +208,11 @@ def published_names(role: str) -> set[str]:
         ),
         (
             "modelscope",
+            {"weights": "random", "variant": "fp16"},
+            "backbone.variant: is of files, which random weights have not; leave it out",
+        ),
+        (
+            "modelscope",
             {"weights": "random", "revision": "main"},
             "backbone.revision: is of files, which random weights have not; leave it out",
         ),

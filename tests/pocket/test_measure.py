@@ -394,5 +394,5 @@ def test_error_is_mean_distance_at_the_best_place():
 def test_a_subject_through_the_codec_succeeds_at_every_place(name, anchor):
     scene = Scene(SUBJECTS[name], "spirals", anchor, NAVY)
     found = judge(through_codec(pixels(scene)), scene.sprite, "spirals", NAVY)
-    assert found == Success(identity=True, motion=True, background=True)
+    assert found == Success(identity=True, motion=True, background=True, single=True)
     assert found.all

@@ -49,9 +49,16 @@ def film(parts: Sequence[Part], background: Background) -> np.ndarray:  # (3, F,
     """Sprites where they are said to be, later ones in front."""
     video = np.repeat(background.pixels(SIZE)[:, None], PERIOD, 1)
     for sprite, centres in parts:
-        drawn = np.stack([draw(sprite, centre, 1.0, SIZE) for centre in centres], 1)
-        video = drawn[:3] + video * (1 - drawn[3:])
+        video = drawn_over(video, sprite, centres)
     return video
+
+
+def drawn_over(
+    video: np.ndarray, sprite: Sprite, centres: np.ndarray, scale: float = 1.0
+) -> np.ndarray:
+    """A sprite before what a video (3, F, SIZE, SIZE) shows, at its centres (F, 2) px."""
+    drawn = np.stack([draw(sprite, centre, scale, SIZE) for centre in centres], 1)
+    return drawn[:3] + video * (1 - drawn[3:])
 
 
 def through_codec(video: np.ndarray, codec: PatchCodec | None = None) -> np.ndarray:
@@ -124,13 +131,14 @@ def frozen_object(case: Case) -> np.ndarray:
 
 def two_objects(case: Case) -> np.ndarray:
     """The performer stands in a corner as well."""
-    corners = np.array([(y, x) for y in (5.0, 19.0) for x in (5.0, 19.0)])
-    nearest = np.abs(corners[:, None] - case.centres).max(-1).min(1)
-    parts = [
-        (case.performer, np.repeat(corners[nearest.argmax()][None], PERIOD, 0)),
-        (case.scene.sprite, case.centres),
-    ]
+    parts = [(case.performer, _free_corner(case)), (case.scene.sprite, case.centres)]
     return film(parts, case.scene.background)
+
+
+def small_ball(case: Case) -> np.ndarray:
+    """A ball of half a sprite's size stands in a corner as well."""
+    ball = Shape("ball", list(COLOURS)[case.rng.integers(len(COLOURS))])
+    return drawn_over(true(case), ball, _free_corner(case), scale=0.5)
 
 
 def twice(case: Case) -> np.ndarray:
@@ -193,6 +201,13 @@ def with_sprite(case: Case, sprite: Sprite) -> np.ndarray:
     return true(evolve(case, scene=evolve(case.scene, sprite=sprite)))
 
 
+def _free_corner(case: Case) -> np.ndarray:  # (F, 2) px
+    """The corner that the subject keeps furthest from, in every frame."""
+    corners = np.array([(y, x) for y in (5.0, 19.0) for x in (5.0, 19.0)])
+    nearest = np.abs(corners[:, None] - case.centres).max(-1).min(1)
+    return np.repeat(corners[nearest.argmax()][None], PERIOD, 0)
+
+
 @cache
 def _codec() -> PatchCodec:
     return PatchCodec.from_pretrained(CODEC)
@@ -215,6 +230,7 @@ KINDS = {  # as pocket's codec shows them, but for the first and the last two
     "opposite direction": _passed(opposite),
     "frozen": _passed(frozen_object),
     "two objects": _passed(two_objects),
+    "a small ball beside it": _passed(small_ball),
     "the subject twice": _passed(twice),
     "a clip's background": _passed(leaked_background),
     "half of a clip's background": _passed(half_leaked_background),

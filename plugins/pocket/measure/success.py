@@ -9,7 +9,7 @@ from ..sprites import Background, Sprite
 from .grounds import adherence, find_background
 from .identity import Identity, identify
 from .paths import is_on_path
-from .tracking import track
+from .tracking import count_objects, track
 
 IDENTITY = 0.5  # half-way from the best distractor to the whole sprite, in unexplained energy
 CORRELATION = 0.9  # with the template: best of some hides a broken sprite
@@ -24,10 +24,11 @@ class Success:
     identity: bool
     motion: bool
     background: bool
+    single: bool
 
     @property
     def all(self) -> bool:
-        return self.identity and self.motion and self.background
+        return self.identity and self.motion and self.background and self.single
 
 
 def judge(video: np.ndarray, sprite: Sprite, motion: str, background: Background) -> Success:
@@ -37,6 +38,7 @@ def judge(video: np.ndarray, sprite: Sprite, motion: str, background: Background
         is_whole(identify(video, sprite, found)),
         is_on_path(track(video, found), motion),
         adherence(video, background) >= BACKGROUND,
+        bool((count_objects(video, found) == 1).all()),
     )
 
 
