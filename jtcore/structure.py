@@ -10,7 +10,7 @@ import attrs
 from attrs import frozen
 
 from jtcore.errors import JtError
-from jtcore.hints import is_one_or_several, is_optional, option_types, without_none
+from jtcore.hints import SCALARS, is_one_or_several, is_optional, option_types, without_none
 from jtcore.lines import read_lines
 from jtcore.near import nearest
 from jtcore.plugins import Plugins
@@ -215,6 +215,10 @@ class _Structuring:
             return _BROKEN if _BROKEN in built.values() else built
         if isinstance(value, list | tuple):
             return self._tuple((Any, ...), value, path)
+        if type(value) not in SCALARS:
+            return self._problem(
+                path, f"expected a number, text, list or table, got {_shown(value)}"
+            )
         return self._scalar(type(value), value, path)
 
     def _literal(self, choices: tuple, value: Any, path: str) -> Any:

@@ -231,3 +231,42 @@ def test_all_problems_are_told_at_once(problems, pocket):
         "sample.steps: 1001 steps of denoising; the schedule has 1000",
         "adapter.joint: unknown target role 'visula'; did you mean 'visual'?",
     ]
+
+
+# Precision
+
+
+@pytest.fixture
+def older_gpu(monkeypatch):
+    """A GPU that only emulates bf16."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "Tesla T4")
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: False)
+
+
+@pytest.mark.parametrize("device", ["cuda", "auto"])
+def test_bf16_on_a_gpu_that_emulates_it_is_told(problems, table, older_gpu, device):
+    table["engine"] = {"device": device, "precision": "bf16"}
+
+    assert problems(table) == [
+        'engine.precision: Tesla T4 does not compute in bf16; use "fp16" or "fp32"'
+    ]
+
+
+def test_what_is_offered_in_place_of_bf16_is_what_the_backbone_can_do(problems, table, older_gpu):
+    table["backbone"] = {"kind": "wan", "weights": "random", "layers": 1}
+    for data in table["data"].values():
+        data["size"] = [32, 32]
+    table["data"]["motion"] |= {"frames": 5, "short": "repeat"}
+    table["sample"] |= {"frames": 5, "size": [32, 32]}
+    table["engine"] = {"device": "cuda", "precision": "bf16"}
+
+    assert problems(table) == ['engine.precision: Tesla T4 does not compute in bf16; use "fp32"']
+
+
+@pytest.mark.parametrize("engine", [("cpu", "bf16"), ("cuda", "fp16"), ("cuda", "fp32")])
+def test_other_precisions_do_not_ask_the_gpu(problems, table, older_gpu, engine):
+    device, precision = engine
+    table["engine"] = {"device": device, "precision": precision}
+
+    assert problems(table) == []

@@ -1,6 +1,8 @@
+import gc
 import shutil
 import subprocess
 import sys
+import weakref
 from collections import Counter
 from importlib.metadata import version
 from itertools import pairwise
@@ -372,6 +374,37 @@ def test_the_codec_is_freed(folder, load, tmp_path):
     load.spec = Owner()
     load(folder)
     assert Owner.alive == 0
+
+
+@pytest.fixture
+def no_collection():
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def test_encoders_that_refer_to_themselves_are_gone_when_they_were_used(
+    folder, tmp_path, no_collection
+):
+    class Tied(Blocks):
+        def __init__(self):
+            super().__init__()
+            self.made = []
+
+        def load_codec(self, device):
+            made = Blocks()
+            made.owner = made
+            self.made.append(weakref.ref(made))
+            return made
+
+        load_text_encoder = load_codec
+
+    tied, cache, data = Tied(), Cache(tmp_path / "cache"), Data(str(folder), (40, 40))
+    embed_texts(captions(data), tied, cache, CPU)
+    assert [made() for made in tied.made] == [None]
+    load_stream("subject", data, tied, cache, CPU, print)
+    assert [made() for made in tied.made] == [None, None]
 
 
 def test_what_is_cropped_is_told_in_one_line(folder, load):

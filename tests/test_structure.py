@@ -40,6 +40,8 @@ class Outer:
     inners: Mapping[str, Inner] = Factory(dict)
     adapters: Mapping[str, Component] = component("adapters", factory=dict)
     terms: Mapping[str, Term] = Factory(dict)
+    queries: str | tuple[str, ...] = ()
+    options: Mapping[str, Any] = Factory(dict)
 
 
 def problems(table: Any, plugins) -> tuple[str, ...]:
@@ -56,6 +58,17 @@ PROBLEMS = [
     ({"number": 8.0}, "number: expected int, got 8.0 (float)"),
     ({"number": [8]}, "number: expected int, got [8] (list)"),
     ({"number": {"a": 8}}, "number: expected int, got a table"),
+    ({"queries": 3}, "queries: expected str, got 3 (int)"),
+    ({"queries": ["a", 3]}, "queries[1]: expected str, got 3 (int)"),
+    ({"options": 3}, "options: expected a table, got 3 (int)"),
+    (
+        {"options": {"a": None}},
+        "options.a: expected a number, text, list or table, got None (NoneType)",
+    ),
+    (
+        {"options": {"a": [{"b": float("inf")}]}},
+        "options.a[0].b: expected a finite number, got inf",
+    ),
     ({"share": True}, "share: expected float, got True (bool)"),
     ({"share": "0.5"}, "share: expected float, got '0.5' (str)"),
     ({"share": float("nan")}, "share: expected a finite number, got nan"),
@@ -170,6 +183,20 @@ def test_a_class_that_checks_across_its_fields_is_heard(plugins):
         structure(Both, {"one": 1, "other": 1}, plugins)
 
     assert str(caught.value) == "recipe: expected one or other, got both"
+
+
+def test_one_or_several_are_told_apart_and_come_back_as_they_were(plugins):
+    for said, built in (("a", "a"), (["a", "b"], ("a", "b")), ([], ())):
+        outer = structure(Outer, {"number": 1, "queries": said}, plugins)
+        assert outer.queries == built
+        assert unstructure(outer)["queries"] == said
+
+
+def test_a_table_of_whatever_there_is_comes_back_as_it_was(plugins):
+    said = {"a": [1, 2.5, "x", [True]], "c": {"d.*": "e"}}
+    outer = structure(Outer, {"number": 1, "options": said}, plugins)
+    assert outer.options == {"a": (1, 2.5, "x", (True,)), "c": {"d.*": "e"}}
+    assert unstructure(outer)["options"] == said
 
 
 def test_the_table_is_left_as_it_was(plugins):

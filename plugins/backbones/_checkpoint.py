@@ -36,8 +36,7 @@ KINDS = {  # which backbone takes which class of part
     "WanTransformer3DModel": "wan",
     "PatchCodec": "pocket",
 }
-# what pipelines of another kind have in the place of a part
-INSTEAD = {"transformer": "unet", "unet": "transformer", "vae": "codec"}
+OTHER = {"transformer": "unet", "unet": "transformer"}  # denoisers have one of two names
 
 
 @frozen
@@ -84,7 +83,7 @@ class Checkpoint:
         of `names`."""
         found = self._class(part)
         if found not in names:
-            text = f"expected {' or '.join(names)}, found {found}{_hint(found)}"
+            text = f"expected {' or '.join(names)}, found {found}{self._hint(found)}"
             raise self.problem(part, text, sign=":")
         return found
 
@@ -195,10 +194,16 @@ class Checkpoint:
             return f"lacks the folder {part!r}, which its {INDEX} names"
         there = named or sorted(p.name for p in root.iterdir() if p.is_dir() and p.name[0] != ".")
         kind = f", being a {whole['_class_name']}" if "_class_name" in whole else ""
-        other = INSTEAD.get(part)
-        hint = _hint(self.config(other).get("_class_name")) if other in there else ""
+        other = OTHER.get(part)
+        hint = self._hint(self._class(other) if other in there else None)
         found = ", ".join(map(repr, there)) or "no parts at all"
         return f"has no {part!r}{kind}; it has {found}{hint}"
+
+    def _hint(self, found: str | None) -> str:
+        """Which backbone takes a pipeline whose denoiser is of the class `found`."""
+        if (self._root([INDEX]) / "codec").is_dir():  # the denoiser is as CogVideoX's
+            found = self._class("codec")
+        return f"; use backbone.kind = {KINDS[found]!r}" if found in KINDS else ""
 
     def problem(self, part: str, text: str, sign: str = "") -> JtError:
         return JtError(f"backbone.weights: {part!r} of {self.weights!r}{sign} {text}")
@@ -212,15 +217,11 @@ def _is_part(folder: Path) -> bool:
 
 
 def kind_hint(root: Path) -> str:
-    """Which backbone takes a folder, to be told by one that does not."""
-    found = [file for part in INSTEAD if (file := root / part / NETWORK).is_file()]
-    if not (root / "vae").is_dir() or not found:
-        return ""
-    return _hint(Checkpoint(str(root)).config(found[0].parent.name).get("_class_name"))
-
-
-def _hint(found: str | None) -> str:
-    return f"; use backbone.kind = {KINDS[found]!r}" if found in KINDS else ""
+    """Which backbone takes a folder, to be told by one that does not; empty where none does."""
+    parts = [part for part in OTHER if (root / part / NETWORK).is_file()]
+    found = Checkpoint(str(root)).config(parts[0]).get("_class_name") if parts else None
+    whole = found in KINDS and (root / "vae").is_dir()
+    return f"; use backbone.kind = {KINDS[found]!r}" if whole else ""
 
 
 def load_network(

@@ -62,10 +62,10 @@ class Parts:
         """Raises JtError where it is of another kind, whatever part it is wanted for: so all who
         ask are told the same."""
         found = Checkpoint(self.weights, self.variant, self.revision)
-        part = self.layout.denoiser
-        (name,) = self.layout.classes[part]
-        found.expect(part, name)
-        more = reads_more(with_defaults(name, found.config(part)))
+        for part in (self.layout.denoiser, "vae"):
+            found.expect(part, *self.layout.classes[part])
+        (name,) = self.layout.classes[self.layout.denoiser]
+        more = reads_more(with_defaults(name, found.config(self.layout.denoiser)))
         why = "is told more than text, such as a picture to begin with" if more else None
         if why := why or self.layout.refusal(found):
             raise JtError(

@@ -94,6 +94,8 @@ def _choose(
         if found := _named(source, part, name, variant, missing):
             return found
     there = sorted(variants(source.names(part), library), key=str)
+    if variant in there:
+        raise ValueError("has shards of weights, but not the *.index.json that lists them")
     if variant and there:
         told = " and ".join(repr(one) if one else "one without a name" for one in there)
         raise ValueError(f"has no variant {variant!r}, but {told}")

@@ -7,9 +7,12 @@ import pytest
 import torch
 from checkpoints.bare import build
 from checkpoints.cogvideox import build as build_checkpoint
+from checkpoints.stock import own_pipeline
+from diffusers import CogVideoXPipeline
 from safetensors.torch import load_file
 from torch import Tensor
 
+import jtcore
 from jtcore import cli
 from jtcore.adapter import switched_on
 from jtcore.errors import JtError
@@ -209,6 +212,8 @@ def test_the_commands_of_the_documentation_read_the_file(tmp_path):
     files = [str(tmp_path / f"{part}.safetensors") for part in reversed(EVERYTHING)]
     size = ["--frames", "9", "--size", "32", "48", "--steps", "1", "--quiet"]
     assert cli.sample([*files, "--prompt", "a cat", "--out", str(tmp_path / "s"), *size]) == 0
+    pipe = own_pipeline(CogVideoXPipeline, folder)
+    assert list(jtcore.load_adapters(pipe, files).scales) == [Path(file).stem for file in files]
 
 
 @pytest.mark.parametrize(
@@ -258,7 +263,8 @@ def test_after_200_steps_the_weights_are_others_at_the_beginning_than_at_the_end
     for name, adapter in adapters.items():
         adapter.load_state_dict(load_file(tmp_path / "run" / "adapters" / f"{name}.safetensors"))
     latents = torch.randn(2, 48, 8, 4, 4, generator=torch.Generator().manual_seed(0))
-    text = torch.randn(2, 24, backbone.denoiser.config.text_embed_dim)
+    config, rng = backbone.denoiser.config, torch.Generator().manual_seed(1)
+    text = torch.randn(2, config.max_text_seq_length, config.text_embed_dim, generator=rng)
     weights = []
     for time in (950, 50):
         with torch.no_grad(), switched_on(dict.fromkeys(adapters.values(), 1.0), 2):

@@ -115,6 +115,36 @@ def test_only_what_is_needed_is_fetched_and_only_once(folder, cache, online):
     spec.load(CPU, torch.float32)  # the hub is gone
 
 
+def test_the_check_looks_for_weights_and_fetches_none(folder, cache, online, tmp_path):
+    lacking = shutil.copytree(folder, tmp_path / "lacking")
+    shards = sorted((lacking / "text_encoder").glob("*.safetensors"))
+    shards[0].unlink()
+    for own, expected in {
+        folder: [],
+        lacking: [
+            f"backbone.weights: 'text_encoder' of 'owner/name' lacks {shards[0].name} of"
+            f" {len(shards)} files in its model.safetensors.index.json"
+        ],
+    }.items():
+        forget()
+        with serve(own) as hub:
+            online(hub.endpoint)
+            assert CogVideoX("owner/name").weights_problems() == expected
+        assert hub.fetched or own is lacking
+        assert not [file for file in hub.fetched if file.endswith(".safetensors")]
+
+
+def test_the_check_of_what_is_in_the_cache_asks_nobody(folder, cache, offline):
+    snapshot = store(folder, cache)
+    assert CogVideoX("owner/name").weights_problems() == []
+    shards = sorted((snapshot / "vae").glob("*.safetensors"))
+    shards[0].unlink()
+    assert CogVideoX("owner/name").weights_problems() == [
+        f"backbone.weights: 'vae' of 'owner/name' lacks {shards[0].name} of {len(shards)} files in"
+        " its diffusion_pytorch_model.safetensors.index.json"
+    ]
+
+
 def test_weights_in_a_variant_are_fetched_without_the_others(folder, cache, online, tmp_path):
     own = shutil.copytree(folder, tmp_path / "own")
     spec = CogVideoX(str(own))

@@ -5,6 +5,8 @@ from copy import deepcopy
 import pytest
 import torch
 from attrs import frozen
+from checkpoints.adapters import write_adapter
+from checkpoints.wan import build_wan
 from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -233,3 +235,21 @@ def test_a_method_is_trained_saved_and_sampled_again(method, table, jt_run, tmp_
     assert cli.sample([str(run), *asked]) == 0, capsys.readouterr().err
     videos = [d / "adapted/00-seed0.mp4" for d in (run / "samples", tmp_path / "again")]
     assert videos[0].read_bytes() == videos[1].read_bytes()
+
+
+def test_peft_s_lora_is_exported_like_any_plain_lora_and_others_are_not(
+    tmp_path, jt_convert, capsys
+):
+    backbone = {"kind": "wan", "weights": str(build_wan(tmp_path / "wan"))}
+    table = {"kind": "peft", "targets": "visual", "method": "lora", "options": {"r": 2}}
+    lora = write_adapter(tmp_path / "lora.safetensors", backbone, table)
+    converted = load_file(jt_convert(lora, "--to", "kohya"))
+    own = load_file(lora)["blocks.0.attn1.to_q.lora_A.weight"]
+    assert torch.equal(converted["lora_unet_blocks_0_self_attn_q.lora_down.weight"], own)
+    dora = write_adapter(tmp_path / "dora.safetensors", backbone, table | {"method": "dora"})
+    capsys.readouterr()
+    out = str(tmp_path / "no.safetensors")
+    assert cli.convert([str(dora), "--to", "kohya", "--out", out]) == 2
+    assert capsys.readouterr().err.startswith(
+        f"{dora}: cannot be a plain LoRA: it is no low rank: peft's 'dora' does otherwise; "
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints.unet import SIZE, build_zeroscope
-from diffusers import DPMSolverMultistepScheduler, TextToVideoSDPipeline
+from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, TextToVideoSDPipeline
 from torch import Generator, Tensor
 
 from jtcore import JtError, cli
@@ -84,6 +84,32 @@ def test_latents_and_pixels_are_those_of_the_stock_vae(spec, stock, frames):
         decoded = stock.decode_latents(latents)
     assert torch.equal(latents, expected)
     assert torch.equal(codec.decode(latents), decoded.clamp(-1, 1))
+
+
+@pytest.mark.parametrize("height", [SIZE, 2 * SIZE], ids=["of the VAE's size", "larger"])
+def test_tiles_are_those_of_the_stock_vae_and_of_large_frames_alone(zeroscope, height):
+    whole, tiled = (
+        ZeroScope(str(zeroscope), tiling=tiling).load_codec(CPU) for tiling in (False, True)
+    )
+    pixels = torch.rand(1, 3, 2, height, SIZE, generator=seeded()) * 2 - 1
+    vae = AutoencoderKL.from_pretrained(zeroscope / "vae", use_safetensors=False).eval()
+    vae.enable_tiling()
+    vae.enable_slicing()
+    with torch.no_grad():
+        frames = vae.encode(pixels[0].transpose(0, 1)).latent_dist.sample(seeded(1)) * 0.18215
+        shown = vae.decode(1 / 0.18215 * frames).sample.transpose(0, 1).clamp(-1, 1)
+    latents = tiled.encode(pixels, seeded(1))
+    assert torch.equal(latents[0], frames.transpose(0, 1))
+    torch.testing.assert_close(tiled.decode(latents)[0], shown)
+    acts = height > SIZE
+    assert torch.equal(whole.encode(pixels, seeded(1)), latents) is not acts
+    assert torch.equal(whole.decode(latents), tiled.decode(latents)) is not acts
+
+
+def test_tiling_is_of_the_codec_alone(zeroscope):
+    whole, tiled = (ZeroScope(str(zeroscope), tiling=tiling) for tiling in (False, True))
+    assert whole.codec_identity() != tiled.codec_identity()
+    assert whole.denoiser_identity() == tiled.denoiser_identity()
 
 
 def sampled(spec: ZeroScope, settings: Sampling, prompt: str, seed: int) -> Tensor:
