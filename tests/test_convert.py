@@ -260,7 +260,7 @@ def test_a_layout_that_goes_the_other_way_is_told(plain, refused):
         "'jointtuner' cannot be written; there are diffusers, kohya\n"
     )
     assert refused(plain, "--from", "diffusers", "--backbone", "pocket") == (
-        "'diffusers' cannot be read; there are jointtuner, motiondirector\n"
+        "'diffusers' cannot be read; there are dualreal, jointtuner, motiondirector\n"
     )
 
 

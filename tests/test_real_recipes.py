@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from checkpoints.shrinking import settings
+from checkpoints.shrinking import prompt, settings
 
 from jtcore import cli
 from jtcore.plugins import load_plugins
@@ -51,7 +51,7 @@ def test_a_recipe_is_checked_trained_and_sampled_on_a_tiny_checkpoint(
     assert adapters == read_table(recipe)["adapter"].keys()
     for model in ("base", "adapted"):
         assert len(list((run / "samples" / model).glob("*.mp4"))) == 1
-    again = ["--prompt", "a cat", "--out", str(tmp_path / "again"), "--quiet"]
+    again = ["--prompt", prompt(read_table(recipe)), "--out", str(tmp_path / "again"), "--quiet"]
     assert cli.sample([str(run), *again]) == 0, capsys.readouterr().err
     assert len(list((tmp_path / "again").rglob("*.mp4"))) == 1
 

@@ -47,11 +47,6 @@ class Shifted(Control):
             for index, moment in enumerate(walk.moments)
             if reached(options.unit, begin, moment) and not reached(options.unit, end, moment)
         ]
-        if not self.steps:
-            raise JtError(
-                f"none of {len(walk.moments)} steps is between {begin:g} and {end:g} in"
-                f" {options.unit}; change `between`"
-            )
         count, height, width = walk.shape
         cells = torch.tensor(
             [options.down * height / walk.size[0], options.right * width / walk.size[1]]
@@ -59,6 +54,11 @@ class Shifted(Control):
         last = torch.tensor([walk.pixel_frames(latent)[-1] for latent in range(count)])
         self.whole = cells * last[:, None] / walk.frames  # (F, 2), rows and columns
         self.done = torch.zeros_like(self.whole)
+        if self.whole.any() and not self.steps:
+            raise JtError(
+                f"none of {len(walk.moments)} steps is between {begin:g} and {end:g} in"
+                f" {options.unit}; change `between`"
+            )
 
     def move(self, index: int, latents: Tensor, rng: Generator) -> Tensor:  # (C, F, H, W)
         if index not in self.steps:

@@ -22,6 +22,7 @@ BUILDERS: Mapping[str, Callable[[Path], Path]] = {  # by the published weights t
 }
 STILL = ("subject", "class")  # in names of folders of pictures, which videos may be made of
 SIDE, FRAMES = 32, {"zeroscope": 4, "modelscope": 4}  # else 9
+WHOLE = {"unit": "fraction", "between": [0, 1]}  # all steps of sampling
 FILES = 2  # of each kind in the drawn task
 
 
@@ -54,9 +55,22 @@ def settings(recipe: Path, folder: Path) -> list[str]:
         if "bank" in adapter:
             values[f"adapter.{name}.bank"] = FILES
     values |= {f"stage.{name}.steps": 2 for name in table["stage"]}
-    sampled = {"frames": frames, "size": size, "steps": 2, "prompts": ["a cat"]}
+    for name, stage in table["stage"].items():
+        for branch, losses in ((n, b["losses"]) for n, b in stage["branch"].items()):
+            # of a tiny UNet, which has not as many levels
+            for loss in (n for n, each in losses.items() if each.get("cells", 0) > 2):
+                values[f"stage.{name}.branch.{branch}.losses.{loss}.cells"] = 1
+    for name, control in table["sample"].get("control", {}).items():
+        if "between" in control:
+            values |= {f"sample.control.{name}.{key}": value for key, value in WHOLE.items()}
+    sampled = {"frames": frames, "size": size, "steps": 2, "prompts": [prompt(table)]}
     values |= {f"sample.{key}": value for key, value in sampled.items()}
     return [f"{key}={json.dumps(value)}" for key, value in values.items()]
+
+
+def prompt(table: Mapping[str, Any]) -> str:
+    """One that its controls, which look for words, can lead."""
+    return table["sample"]["prompts"][0] if "control" in table["sample"] else "a cat"
 
 
 def _checkpoint(weights: str, folder: Path) -> Path:

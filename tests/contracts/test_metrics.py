@@ -9,9 +9,11 @@ from torch import Tensor
 
 from jtcore.plugins import load_plugins
 from jtcore.types import MetricSpec, Sample
+from jtplugins.controls._boxes import Keyframe
 from jtplugins.metrics.appearance_leak import AppearanceLeak
 from jtplugins.metrics.background_adherence import BackgroundAdherence
 from jtplugins.metrics.background_leak import BackgroundLeak
+from jtplugins.metrics.box_following import BoxFollowing
 from jtplugins.metrics.single_object import SingleObject
 from jtplugins.metrics.sprite_identity import SpriteIdentity
 from jtplugins.metrics.sprite_motion import SpriteMotion
@@ -27,6 +29,7 @@ METRICS = [
     BackgroundAdherence,
     BackgroundLeak,
     AppearanceLeak,
+    BoxFollowing,
     SingleObject,
     Steadiness,
     Success,
@@ -41,7 +44,7 @@ def sample(video: Tensor) -> Sample:  # (3, F, H, W) in [0, 1]
 @pytest.fixture
 def metric(kind: type, data: Path) -> MetricSpec:
     """One with defaults; `task`, where it has one, is of drawn data."""
-    needed = {"task": str(data)}
+    needed = {"task": str(data), "path": (Keyframe(0.0, (0.1, 0.1, 0.9, 0.9)),)}
     return kind(**{name: needed[name] for name in needed if name in attrs.fields_dict(kind)})
 
 

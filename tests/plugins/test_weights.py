@@ -348,3 +348,11 @@ def test_copies_of_a_denoiser_are_not_those_of_the_adapter():
         for weight in backbone.denoiser.parameters():
             weight.zero_()
     assert all(torch.equal(own[name], now) for name, now in adapter.state_dict().items())
+
+
+def test_weights_that_are_elsewhere_until_they_are_needed_cannot_be_replaced():
+    backbone = cogvideox()
+    adapter = Weights("attention").attach(backbone, {})
+    backbone.denoiser.transformer_blocks[1].attn1.to_k.to("meta")
+    with pytest.raises(JtError, match=r"^the weights of Linear are elsewhere until it runs"):
+        on(backbone, adapter)
