@@ -1,12 +1,6 @@
 """Memory that is too small is told, and what is not needed any more is given back."""
 
-from pathlib import Path
-
-import pytest
-import torch
-
 from jtcore import cli
-from jtcore.plugins import load_plugins
 from jtcore.trainer import Trainer
 
 TOO_LARGE = """

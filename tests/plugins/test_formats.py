@@ -468,7 +468,7 @@ def test_what_is_imported_needs_no_weights_of_its_backbone(cogvideox, jt_convert
     torch.save(wrap(cogvideox.load().transformer, COGVIDEOX), released)
 
     where = ("--set", f"backbone.weights={bare}")
-    ours = jt_convert(released, *"--from jointtuner --backbone cogvideox".split(), *where)
+    ours = jt_convert(released, "--from", "jointtuner", "--backbone", "cogvideox", *where)
     assert json.loads(metadata(ours)["jtcore-adapter-1"])["identity"] == {}
 
 
