@@ -51,8 +51,11 @@ class Artifact:
         return self.sample.schedule.get(self.own_name) if self.sample else None
 
 
-def save_adapter(path: Path, name: str, recipe: Recipe, adapter: Adapter) -> None:
-    """Write an adapter's tensors with the components that rebuild it."""
+def save_adapter(
+    path: Path, name: str, recipe: Recipe, adapter: Adapter, *, imported: bool = False
+) -> None:
+    """Write an adapter's tensors with the components that rebuild it. On what exact weights an
+    `imported` one was trained nobody knows, and none need to be here."""
     facts = {
         "jtcore": jtcore.__version__,
         "name": name,
@@ -61,7 +64,7 @@ def save_adapter(path: Path, name: str, recipe: Recipe, adapter: Adapter) -> Non
         **_encoder(recipe),
         "sample": unstructure(recipe.sample),
         "engine": {"precision": recipe.engine.precision},
-        "identity": backbone_identity(recipe.backbone),
+        "identity": {} if imported else backbone_identity(recipe.backbone),
     }
     tensors = {k: v.detach().cpu().contiguous() for k, v in adapter.state_dict().items()}
     path.parent.mkdir(exist_ok=True)

@@ -84,7 +84,7 @@ def _out_of(given: Namespace) -> str:
     adapter = attached[name].to_empty(device="cpu")
     adapter.load_state_dict(dict(imported.tensors))
     recipe = Recipe(conversion.backbone, adapter={name: chosen}, engine=conversion.engine)
-    save_adapter(given.out, name, recipe, adapter)
+    save_adapter(given.out, name, recipe, adapter, imported=True)
     return f"{given.out}: adapter {name!r}, a {chosen.kind} of {len(imported.tensors)} tensors"
 
 

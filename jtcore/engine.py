@@ -1,7 +1,7 @@
 """The arithmetic of a step: device, precision, gradients, the update."""
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import cos, isfinite, pi
 
 import torch
@@ -60,6 +60,16 @@ class Engine:
 
     def _can_lower_scale(self) -> bool:
         return self.scaler.is_enabled() and self.scaler.get_scale() > SMALLEST_SCALE
+
+
+@contextmanager
+def memory_told(work: str, cures: str) -> Iterator[None]:
+    """Raises JtError where the device has not enough memory for some `work`."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        what = str(error).splitlines()[0]
+        raise JtError(f"not enough memory for {work}; {cures}. It said: {what}") from error
 
 
 def choose_device(settings: EngineSettings) -> torch.device:

@@ -17,7 +17,7 @@ from jtcore.artifact import load_initial, save_adapter
 from jtcore.cache import Cache, cache_folder
 from jtcore.checkpoint import newest_checkpoint
 from jtcore.data import captions
-from jtcore.engine import Engine
+from jtcore.engine import Engine, memory_told
 from jtcore.evaluate import measure, summarise
 from jtcore.inversion import load_reference
 from jtcore.model import Model, load_model
@@ -27,11 +27,18 @@ from jtcore.recipe import Recipe
 from jtcore.references import embed_references
 from jtcore.report import write_report
 from jtcore.run import Run
-from jtcore.sample import generate, requests
+from jtcore.sample import LESS, generate, requests
 from jtcore.signals import Stop
 from jtcore.stream import Stream, embed_texts, load_stream
 from jtcore.trainer import Trainer
 from jtcore.validation import validate
+
+# what to change where memory is too small, in the recipe's words
+LESS_TO_ENCODE = "take a smaller size or fewer frames, or the backbone's tiling where it has it"
+LESS_TO_TRAIN = (
+    "set engine.gradient_checkpointing, take a 16-bit engine.precision, smaller batches, a smaller"
+    " size, fewer frames or a lower rank, and continue with a new run"
+)
 
 
 def conduct(recipe: Recipe, run: Run, plugins: Plugins, stop: Stop) -> None:
@@ -66,21 +73,10 @@ def _observed(run: Run, recipe: Recipe, plugins: Plugins) -> Iterator[None]:
 
 def _conduct(recipe: Recipe, run: Run, plugins: Plugins, stop: Stop) -> None:
     engine = Engine(recipe.engine)
-    materials = prepare(recipe, engine, run, stop)
-    model = load_model(
-        recipe.backbone,
-        recipe.adapter,
-        materials.texts,
-        engine,
-        recipe.seed,
-        materials.pictures,
-    )
-    checkpoint = newest_checkpoint(run.checkpoints, run.say)
-    if checkpoint:
-        run.say(f"continuing at step {checkpoint.position.number} of {recipe.steps}")
-    _begin(recipe, run, model)
-    Trainer(recipe, plugins.hook, run, model, materials.streams, stop).train(checkpoint)
-    model.train(False)
+    with memory_told("encoding", LESS_TO_ENCODE):
+        materials = prepare(recipe, engine, run, stop)
+    with memory_told("training", LESS_TO_TRAIN):
+        model = _trained(recipe, run, plugins, stop, engine, materials)
     reaches = {name: attrs.asdict(adapter.reach) for name, adapter in model.adapters.items()}
     results: dict[str, Any] = {"adapters": reaches}
     scales = adapter_scales(recipe)
@@ -88,9 +84,30 @@ def _conduct(recipe: Recipe, run: Run, plugins: Plugins, stop: Stop) -> None:
         stop.check()
         results["validation"] = validate(recipe.validation, model, scales, materials.streams)
     if recipe.sample:
-        measured = sample_and_measure(recipe, run, model, scales, stop, materials.reference)
+        with memory_told("sampling", LESS):
+            measured = sample_and_measure(recipe, run, model, scales, stop, materials.reference)
         results |= {"metrics": summarise(measured), "samples": measured}
     run.write_json("metrics.json", results)
+
+
+def _trained(
+    recipe: Recipe,
+    run: Run,
+    plugins: Plugins,
+    stop: Stop,
+    engine: Engine,
+    materials: "Materials",
+) -> Model:
+    """The model, after whatever of its training was not done yet; dropout is off."""
+    texts, pictures = materials.texts, materials.pictures
+    model = load_model(recipe.backbone, recipe.adapter, texts, engine, recipe.seed, pictures)
+    checkpoint = newest_checkpoint(run.checkpoints, run.say)
+    if checkpoint:
+        run.say(f"continuing at step {checkpoint.position.number} of {recipe.steps}")
+    _begin(recipe, run, model)
+    Trainer(recipe, plugins.hook, run, model, materials.streams, stop).train(checkpoint)
+    model.train(False)
+    return model
 
 
 def _begin(recipe: Recipe, run: Run, model: Model) -> None:

@@ -16,7 +16,7 @@ from jtcore.cache import Cache, cache_folder
 from jtcore.check import precision_problems, schedule_problems, walk_problems
 from jtcore.composition import Source, folders_of, read_adapters, refuse_other_backbones
 from jtcore.controls import control_problems
-from jtcore.engine import Engine
+from jtcore.engine import Engine, memory_told
 from jtcore.errors import JtError
 from jtcore.files import write_text
 from jtcore.inversion import load_reference, prior_problems
@@ -27,7 +27,7 @@ from jtcore.reading import read, replaced_words
 from jtcore.recipe import EngineSettings, Sampling
 from jtcore.references import embed_pictures, picture_problems
 from jtcore.run import speaker, write_json
-from jtcore.sample import generate, requests
+from jtcore.sample import LESS, generate, requests
 from jtcore.signals import stop_on_signals
 from jtcore.stream import embed_texts
 from jtcore.structure import Component, component, structure, unstructure
@@ -79,7 +79,7 @@ def sample(given: Namespace) -> None:
         load_weights(artifact, model.adapters[artifact.name])
     model.train(False)
     model, rows = listening(model) if given.trace else (model, [])
-    with stop_on_signals() as stop:
+    with memory_told("sampling", LESS), stop_on_signals() as stop:
         samples = generate(wanted, given.out, settings, spec, model, stop.check, reference)
     write_json(given.out / "samples.json", samples)
     for entry in samples:

@@ -32,6 +32,9 @@ UNUSUAL = (
 )  # told where they are used
 
 
+LESS = "sample one video at a time (batch), or take a smaller size, fewer frames or guidance 1"
+
+
 @frozen
 class Request:
     """One video to generate."""

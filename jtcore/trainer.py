@@ -69,6 +69,7 @@ class Trainer:
             _move_average(average, trained, stage.ema)
             self.hook.jt_step_finished(run=self.run, step=step, scalars=scalars)
             self._checkpoint(step, optimizer, average)
+        optimizer.zero_grad(set_to_none=True)  # the last gradients would stay while it is sampled
         _use(average, trained)
         for adapter in trained:
             save_adapter(self.run.adapter_file(adapter), adapter, self.recipe, trained[adapter])

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -458,6 +459,17 @@ def test_jointtuners_list_becomes_the_adapter_it_was(
 
 def weights(stock: Stock) -> tuple[str, str]:
     return "--set", f"backbone.weights={stock.folder}"
+
+
+def test_what_is_imported_needs_no_weights_of_its_backbone(cogvideox, jt_convert, tmp_path):
+    bare = tmp_path / "bare"
+    shutil.copytree(cogvideox.folder, bare, ignore=shutil.ignore_patterns("*.safetensors*"))
+    released = tmp_path / "1000_transformer.pt"
+    torch.save(wrap(cogvideox.load().transformer, COGVIDEOX), released)
+
+    where = ("--set", f"backbone.weights={bare}")
+    ours = jt_convert(released, "--from", "jointtuner", "--backbone", "cogvideox", *where)
+    assert json.loads(metadata(ours)["jtcore-adapter-1"])["identity"] == {}
 
 
 @pytest.mark.parametrize("order", [SPATIAL, TEMPORAL], ids=["spatial", "temporal"])
