@@ -157,6 +157,7 @@ def test_weights_that_are_not_there_are_told_at_their_place(problems, pocket, tm
 
     expected = 'expected what `jt-pocket pretrain` wrote, "shipped" or "random"'
     assert problems(pocket) == [
+        f"backbone.weights: no folder 'codec' in {str(tmp_path)!r}; {expected}",
         f"backbone.weights: no folder 'tokenizer' in {str(tmp_path)!r}; {expected}",
         f"backbone.weights: no folder 'transformer' in {str(tmp_path)!r}; {expected}",
     ]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from attrs import field, frozen
@@ -22,6 +22,8 @@ from ._cogvideox import CogVideoXBackbone
 if TYPE_CHECKING:  # importing transformers costs seconds
     from transformers import PreTrainedTokenizerFast, T5EncoderModel
 
+Read = TypeVar("Read")
+
 
 @frozen
 class Pocket:
@@ -36,7 +38,9 @@ class Pocket:
 
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         """(C, F, H, W) of a clip in px. Raises ValueError where it is not of the one size there is:
-        positions are part of the weights."""
+        positions are part of the weights. Raises JtError where the codec is of other sizes."""
+        if self.weights != "random":
+            self._read_codec(codec.check_config)
         side = world.SIZE
         if (height, width) != (side, side):
             raise ValueError(
@@ -69,7 +73,7 @@ class Pocket:
     def load_codec(self, device: torch.device) -> PocketCodec:
         if self.weights == "random":
             return PocketCodec(self._random().codec.to(device))
-        return PocketCodec(codec.PatchCodec.from_pretrained(self._folder("codec")).to(device))
+        return PocketCodec(self._read_codec(codec.PatchCodec.from_pretrained).to(device))
 
     def load(self, device: torch.device, dtype: torch.dtype) -> CogVideoXBackbone:
         from diffusers import CogVideoXDDIMScheduler
@@ -96,6 +100,13 @@ class Pocket:
     def _network(self, name: str, part: str, device: torch.device, dtype: torch.dtype) -> nn.Module:
         checkpoint = Checkpoint(str(self._folder(part).parent))
         return load_network(name, checkpoint, part, device, dtype)
+
+    def _read_codec(self, read: Callable[[Path], Read]) -> Read:
+        folder = self._folder("codec")
+        try:
+            return read(folder)
+        except JtError as error:
+            raise JtError(f"backbone.weights: {problem}" for problem in error.problems) from error
 
     def _folder(self, part: str) -> Path:
         """Where a component is on disk. Raises JtError where it is not."""
@@ -134,17 +145,13 @@ class PocketText:
 
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Tensor:  # (B, L, D)
-        """Padded to one length and unmasked, as in CogVideoX."""
-        most = text.LENGTH
-        tokens = self.tokenizer(list(prompts), padding="max_length", max_length=most).input_ids
-        assert all(len(ids) == most for ids in tokens), "a prompt is too long"
-        return self.network(torch.tensor(tokens, device=self.network.device))[0]
+        """Padded to one length and unmasked, as in CogVideoX. Raises JtError if one is too long."""
+        return text.embed(self.tokenizer, self.network, prompts)
 
 
 def _prompt_problems(tokenizer: PreTrainedTokenizerFast, prompt: str) -> Iterator[str]:
-    ids = tokenizer(prompt).input_ids
-    if len(ids) > text.LENGTH:
-        yield f"{prompt!r} has {len(ids) - 1} words; pocket reads {text.LENGTH - 1}"
+    if problem := text.length_problem(prompt, tokenizer(prompt).input_ids):
+        yield problem
     unknown = [
         word for word in prompt.split() if tokenizer(word).input_ids[0] == tokenizer.unk_token_id
     ]

@@ -108,7 +108,7 @@ def test_a_folder_of_another_task_is_left_alone(tmp_path, capsys):
         command = ["draw", str(tmp_path), "--pictures", "1", "--videos", "1", *other]
         assert cli.main(command) == 2
         assert capsys.readouterr().err == (
-            f"jt-pocket draw: {tmp_path}: holds another task; draw into an empty folder\n"
+            f"{tmp_path}: holds another task; draw into an empty folder\n"
         )
     assert before == {path: path.read_bytes() for path in before}
 
@@ -120,8 +120,17 @@ def test_files_of_others_are_not_mixed_with_drawn_ones(tmp_path, capsys, file):
     assert cli.main(["draw", str(tmp_path)]) == 2
     folder, name = (tmp_path / file).parent, Path(file).name
     assert capsys.readouterr().err == (
-        f"jt-pocket draw: {folder}: holds {name} of another data set; draw into an empty folder\n"
+        f"{folder}: holds {name} of another data set; draw into an empty folder\n"
     )
+
+
+@pytest.mark.parametrize("command", ["draw", "pretrain"])
+@pytest.mark.parametrize("place", ["afile", "afile/task"])
+def test_a_file_in_a_folders_place_is_one_clear_line(tmp_path, capsys, command, place):
+    file = tmp_path / "afile"
+    file.touch()
+    assert cli.main([command, str(tmp_path / place)]) == 2
+    assert capsys.readouterr().err == f"{file}: is a file, expected a folder\n"
 
 
 @pytest.mark.parametrize(
@@ -130,9 +139,7 @@ def test_files_of_others_are_not_mixed_with_drawn_ones(tmp_path, capsys, file):
 )
 def test_an_unknown_name_is_one_clear_line(tmp_path, capsys, option, name, meant):
     assert cli.main(["draw", str(tmp_path), f"--{option}", name]) == 2
-    assert capsys.readouterr().err == (
-        f"jt-pocket draw: unknown {option} {name!r}; did you mean {meant!r}?\n"
-    )
+    assert capsys.readouterr().err == f"unknown {option} {name!r}; did you mean {meant!r}?\n"
     assert not list(tmp_path.iterdir())
 
 
