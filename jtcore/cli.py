@@ -42,7 +42,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         else:
             launch.start(given.recipe, given.set, given.plugin_folder, given.out, given.quiet)
 
-    return _guarded(work)
+    return guarded(work)
 
 
 def plugins(arguments: Sequence[str] | None = None) -> int:
@@ -59,7 +59,7 @@ def plugins(arguments: Sequence[str] | None = None) -> int:
 
         catalogue.show(given.kind, given.plugin_folder)
 
-    return _guarded(work)
+    return guarded(work)
 
 
 def sample(arguments: Sequence[str] | None = None) -> int:
@@ -133,7 +133,7 @@ def sample(arguments: Sequence[str] | None = None) -> int:
 
         regenerate.sample(given)
 
-    return _guarded(work)
+    return guarded(work)
 
 
 def convert(arguments: Sequence[str] | None = None) -> int:
@@ -161,7 +161,7 @@ def convert(arguments: Sequence[str] | None = None) -> int:
 
         convert.convert(given)
 
-    return _guarded(work)
+    return guarded(work)
 
 
 def _parser(name: str, description: str) -> argparse.ArgumentParser:
@@ -188,7 +188,7 @@ def _add_quiet(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="print nothing but problems")
 
 
-def _guarded(work: Callable[[], None]) -> int:
+def guarded(work: Callable[[], None]) -> int:
     """Run a command; a user's mistake is one message and status 2, never a traceback."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache as once
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from attrs import field, frozen
@@ -38,6 +38,8 @@ NETWORKS = {  # and whose files they are like
 }
 CODE = {"transformer": (_cogvideox,), "text_encoder": (_t5, text), "codec": (codec,)}
 
+Read = TypeVar("Read")
+
 
 @frozen
 class Pocket:
@@ -52,7 +54,9 @@ class Pocket:
 
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         """(C, F, H, W) of a clip in px. Raises ValueError where it is not of the one size there is:
-        positions are part of the weights."""
+        positions are part of the weights. Raises JtError where the codec is of other sizes."""
+        if self.weights != "random":
+            self._read_codec(codec.check_config)
         side = world.SIZE
         if (height, width) != (side, side):
             raise ValueError(
@@ -101,7 +105,7 @@ class Pocket:
     def load_codec(self, device: torch.device) -> codec.PocketCodec:
         if self.weights == "random":
             return codec.PocketCodec(self._random().codec.to(device))
-        return codec.PocketCodec(codec.PatchCodec.from_pretrained(self._folder("codec")).to(device))
+        return codec.PocketCodec(self._read_codec(codec.PatchCodec.from_pretrained).to(device))
 
     def load(self, device: torch.device, dtype: torch.dtype) -> CogVideoXBackbone:
         from diffusers import CogVideoXDDIMScheduler
@@ -135,6 +139,13 @@ class Pocket:
         checkpoint = Checkpoint(str(self._folder(part).parent))
         return load_network(name, checkpoint, part, device, dtype)
 
+    def _read_codec(self, read: Callable[[Path], Read]) -> Read:
+        folder = self._folder("codec")
+        try:
+            return read(folder)
+        except JtError as error:
+            raise JtError(f"backbone.weights: {problem}" for problem in error.problems) from error
+
     def _folder(self, part: str) -> Path:
         """Where a component is on disk. Raises JtError where any is not."""
         root = models.SHIPPED if self.weights == "shipped" else Path(self.weights)
@@ -167,9 +178,8 @@ class Pocket:
 
 
 def _prompt_problems(tokenizer: PreTrainedTokenizerFast, prompt: str) -> Iterator[str]:
-    ids = tokenizer(prompt).input_ids
-    if len(ids) > text.LENGTH:
-        yield f"{prompt!r} has {len(ids) - 1} words; pocket reads {text.LENGTH - 1}"
+    if problem := text.length_problem(prompt, tokenizer(prompt).input_ids):
+        yield problem
     unknown = [
         word for word in prompt.split() if tokenizer(word).input_ids[0] == tokenizer.unk_token_id
     ]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from inspect import signature
 from pathlib import Path
 from typing import Any
+
+import torch
+from attrs import frozen
 
 from jtcore.errors import JtError
 from jtcore.report import markdown_table
@@ -14,16 +18,26 @@ from jtcore.statistics import Interval
 
 from .exam import JITTER, Result, exam
 from .models import load, sample
+from .software import python, versions
 
 SAMPLING = ("steps", "guidance")  # options of `sample`, at their defaults here
 
 
-def write_card(folder: Path, videos: int, seed: int, report: Callable[[str], None]) -> str:
-    """Examine the model in `folder`, telling `report` of each topic; returns Markdown."""
+@frozen
+class Card:
+    """What an examination found"""
+
+    text: str  # Markdown
+    missed: tuple[Result, ...]  # that do not reach their bars
+
+
+def make_card(folder: Path, videos: int, seed: int, report: Callable[[str], None]) -> Card:
+    """Examine the model in `folder`, telling `report` of each topic. Raises JtError."""
     facts = _read_facts(folder)
     origin, curve = _said(folder, facts)
     results = list(exam(load(folder), videos, seed, report))
-    return "\n".join((*origin, *_exam(results, videos, seed), *curve)) + "\n"
+    text = "\n".join((*origin, *_exam(results, videos, seed), *curve)) + "\n"
+    return Card(text, tuple(filter(missed, results)))
 
 
 def missed(result: Result) -> bool:
@@ -36,11 +50,11 @@ def missed(result: Result) -> bool:
 
 def _read_facts(folder: Path) -> Mapping[str, Any]:
     try:
-        return json.loads((folder / "pretraining.json").read_text())
+        return json.loads((folder / "pretraining.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         told = "no pretraining.json; expected what jt-pocket pretrain wrote"
         raise JtError(f"{folder}: {told}") from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # besides JSONDecodeError: not UTF-8
         raise JtError(f"{folder / 'pretraining.json'}: not JSON: {error}") from None
 
 
@@ -55,7 +69,6 @@ def _said(folder: Path, facts: Mapping[str, Any]) -> tuple[list[str], list[str]]
 
 def _origin(facts: Mapping[str, Any]) -> Iterator[str]:
     spent, sizes = facts["spent"], facts["parameters"]
-    versions = {"Python": facts["python"], **facts["versions"]}
     yield "# Pocket: model card\n"
     yield "Written by `jt-pocket card`; what the model is for, and its world: docs/pocket.md.\n"
     rows = {
@@ -63,8 +76,8 @@ def _origin(facts: Mapping[str, Any]) -> Iterator[str]:
         "data": "clips of the procedurally drawn world, each drawn once; no other data",
         "steps": f"{facts['steps']:,}, seed {facts['seed']}",
         "compute": f"{spent['cpu_seconds']:,.0f} CPU-seconds in {spent['seconds']:,.0f} seconds, "
-        f"{facts['threads']} threads",
-        "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
+        + _threads(facts["threads"]),
+        "versions": _software(facts["python"], facts["versions"]),
         "final loss": ", ".join(f"{kind} {loss:.4f}" for kind, loss in facts["losses"].items()),
     }
     yield from markdown_table(("", ""), [[name, text] for name, text in rows.items()])
@@ -73,6 +86,8 @@ def _origin(facts: Mapping[str, Any]) -> Iterator[str]:
 def _exam(results: Sequence[Result], videos: int, seed: int) -> Iterator[str]:
     yield "\n## Exam\n"
     steps, guidance = (signature(sample).parameters[name].default for name in SAMPLING)
+    ran = f"{_software(python(), versions())}, {_threads(torch.get_num_threads())}"
+    yield f"{datetime.now(UTC).date()}, {ran}.\n"
     yield (
         f"{videos} videos for each kind of prompt (seed {seed}, {steps} steps, guidance "
         f"{guidance:g}), beside true clips through the codec. Intervals are 95 %: Wilson's for "
@@ -91,6 +106,15 @@ def _exam(results: Sequence[Result], videos: int, seed: int) -> Iterator[str]:
         "",
     )
     yield from markdown_table(header, [_row(result) for result in results])
+
+
+def _software(python: str, versions: Mapping[str, str]) -> str:
+    named = {"Python": python, **versions}
+    return ", ".join(f"{name} {number}" for name, number in named.items())
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' * (count != 1)}"
 
 
 def _row(result: Result) -> list[str]:

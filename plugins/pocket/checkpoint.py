@@ -6,10 +6,12 @@ from collections import defaultdict, deque
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from pickle import UnpicklingError
 from statistics import fmean
 
 import torch
 
+from jtcore.errors import JtError
 from jtcore.files import write_atomically
 
 
@@ -19,7 +21,20 @@ def write(path: Path, state: dict) -> None:
 
 
 def read(path: Path) -> dict | None:
-    return torch.load(path, weights_only=True) if path.exists() else None
+    """What `write` wrote, None without a file. Nothing but tensors and plain values is unpickled.
+
+    Raises JtError where the file is another, or not whole.
+    """
+    try:
+        return torch.load(path, weights_only=True) if path.exists() else None
+    except (UnpicklingError, EOFError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise JtError(unreadable(path, error)) from error
+
+
+def unreadable(path: Path, error: Exception) -> str:
+    """What to tell of a checkpoint that is of no use."""
+    found = f"not a whole checkpoint of this version ({type(error).__name__})"
+    return f"{path}: {found}; remove it to begin anew, or choose another folder"
 
 
 CURVE = 16  # points of a loss curve

@@ -7,23 +7,26 @@ import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-SIGTERM_STATUS = 143  # what a shell reports of a process that SIGTERM ended
+MISSED = 1  # exit status of a card with a bar that was missed
+MOST_SEED = 2**63 - 1  # torch takes no greater one
+MOST_THREADS = 1024
+EXIT_STATUS = (
+    "exit status: 0 done, 1 the card misses a bar, 2 your mistake, 3 stopped by a signal (pretrain"
+    " goes on where it stopped)"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 0 on success, 2 on a user's mistake, 143 after SIGTERM."""
-    from jtcore.errors import JtError
+    """Run the command; returns the exit status, as EXIT_STATUS tells it."""
+    from jtcore.cli import guarded
 
     options = _parser().parse_args(argv)
-    try:
-        return options.run(options)
-    except (JtError, OSError) as error:
-        print(f"jt-pocket {options.command}: {error}", file=sys.stderr)
-        return 2
+    statuses = []
+    return guarded(lambda: statuses.append(options.run(options))) or statuses[0]
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="jt-pocket", description=__doc__)
+    parser = argparse.ArgumentParser(prog="jt-pocket", description=__doc__, epilog=EXIT_STATUS)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     listing = commands.add_parser("list", help="name the held-out subjects and motions")
     listing.set_defaults(run=_list)
@@ -34,43 +37,55 @@ def _parser() -> argparse.ArgumentParser:
     draw.add_argument("--tier", default="easy", metavar="NAME", help="easy (default), leaky, hard")
     draw.add_argument("--pictures", type=_positive, metavar="N", help="default: the tier's")
     draw.add_argument("--videos", type=_positive, metavar="N", help="default: the tier's")
-    draw.add_argument("--seed", type=_count, default=0, metavar="N", help="default: %(default)s")
+    draw.add_argument("--seed", type=_seed, default=0, metavar="N", help="default: %(default)s")
     draw.set_defaults(run=_draw)
     pretrain = commands.add_parser(
         "pretrain", help="train the model anew, or continue, in a folder"
     )
     pretrain.add_argument("out", type=Path, metavar="OUT")
-    pretrain.add_argument(
-        "--seed", type=_count, default=0, metavar="N", help="default: %(default)s"
-    )
-    pretrain.add_argument("--threads", type=_count, metavar="N", help="default: PyTorch's choice")
+    pretrain.add_argument("--seed", type=_seed, default=0, metavar="N", help="default: %(default)s")
+    pretrain.add_argument("--threads", type=_threads, metavar="N", help="default: PyTorch's choice")
     pretrain.set_defaults(run=_pretrain)
-    card = commands.add_parser("card", help="examine a model and write its card, as Markdown")
+    card = commands.add_parser(
+        "card",
+        help="examine a model and write its card, as Markdown",
+        epilog="exit status: 1 where a bar is missed; the card is written all the same",
+    )
     card.add_argument("--weights", type=Path, metavar="DIR", help="default: the shipped ones")
     card.add_argument("--out", type=Path, metavar="FILE", help="default: print the card")
     card.add_argument(
         "--videos", type=_positive, default=72, metavar="N", help="a topic; default: %(default)s"
     )
-    card.add_argument("--seed", type=_count, default=0, metavar="N", help="default: %(default)s")
+    card.add_argument("--seed", type=_seed, default=0, metavar="N", help="default: %(default)s")
     card.set_defaults(run=_card)
     metrics = commands.add_parser(
         "metrics", help="validate the ground-truth metrics on right and wrong videos"
     )
     metrics.add_argument("--out", type=Path, metavar="FILE", help="default: print the table")
+    metrics.add_argument(
+        "--tasks", type=_positive, metavar="N", help="only the first of them; default: all"
+    )
     metrics.set_defaults(run=_metrics)
     return parser
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0, got {text!r}")
+def _whole(text: str, least: int, most: int | None = None) -> int:
+    range_told = f"from {least}" if most is None else f"from {least} to {most}"
+    if not text.isdecimal() or not least <= int(text) <= (most or int(text)):
+        raise argparse.ArgumentTypeError(f"expected a whole number {range_told}, got {text!r}")
     return int(text)
+
+
+def _seed(text: str) -> int:
+    return _whole(text, 0, MOST_SEED)
 
 
 def _positive(text: str) -> int:
-    if not _count(text):
-        raise argparse.ArgumentTypeError("expected at least 1")
-    return int(text)
+    return _whole(text, 1)
+
+
+def _threads(text: str) -> int:
+    return _whole(text, 1, MOST_THREADS)
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -94,6 +109,7 @@ def _draw(options: argparse.Namespace) -> int:
     _check("subject", options.subject, SUBJECTS)
     _check("motion", options.motion, HELD_OUT)
     _check("tier", options.tier, TIERS)
+    _expect_folder(options.out)
     from .draw import draw
 
     draw(
@@ -110,25 +126,37 @@ def _draw(options: argparse.Namespace) -> int:
 
 
 def _pretrain(options: argparse.Namespace) -> int:
+    _expect_folder(options.out)
     import torch
+
+    from jtcore.errors import Interrupted
 
     from .pretrain import pretrain
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    finished = pretrain(options.out, options.seed, report=lambda line: print(line, flush=True))
-    return 0 if finished else SIGTERM_STATUS
+    try:
+        pretrain(options.out, options.seed, report=lambda line: print(line, flush=True))
+    except Interrupted:
+        print("stopped; the same command continues")
+        raise
+    return 0
 
 
 def _card(options: argparse.Namespace) -> int:
+    _expect_writable(options.out)
     import torch
 
-    from .card import write_card
+    from .card import make_card
     from .models import SHIPPED
 
     torch.set_num_threads(1)  # more only wait for each other: the model is that small
-    card = write_card(options.weights or SHIPPED, options.videos, options.seed, _tell)
-    return _show(card, options.out)
+    card = make_card(options.weights or SHIPPED, options.videos, options.seed, _tell)
+    _show(card.text, options.out)
+    for result in card.missed:
+        found = f"found {result.generated.estimate:.3f}, expected {result.bar:.3f}"
+        _tell(f"missed: {result.topic}: {result.question}: {found}")
+    return MISSED if card.missed else 0
 
 
 def _tell(line: str) -> None:
@@ -136,12 +164,14 @@ def _tell(line: str) -> None:
 
 
 def _metrics(options: argparse.Namespace) -> int:
-    from .measure.validation import validate
+    _expect_writable(options.out)
+    from .measure.validation import tasks, validate
 
-    return _show(validate(), options.out)
+    _show(validate(tasks()[: options.tasks]), options.out)
+    return 0
 
 
-def _show(text: str, out: Path | None) -> int:
+def _show(text: str, out: Path | None) -> None:
     from jtcore.files import write_text
 
     if out:
@@ -149,7 +179,34 @@ def _show(text: str, out: Path | None) -> int:
         print(f"{out}: written")
     else:
         print(text, end="")
-    return 0
+
+
+def _expect_folder(path: Path) -> None:
+    """Raise JtError where it, or what it is to be in, is a file."""
+    from jtcore.errors import JtError
+
+    for place in (path, *path.parents):
+        if place.exists() and not place.is_dir():
+            raise JtError(f"{place}: is a file, expected a folder")
+
+
+def _expect_writable(path: Path | None) -> None:
+    """Raise JtError where a file cannot be written in the end; its folder is made at once."""
+    from tempfile import TemporaryFile
+
+    from jtcore.errors import JtError
+
+    if path is None:
+        return
+    if path.is_dir():
+        raise JtError(f"{path}: is a folder, expected a file; name one in it")
+    _expect_folder(path.parent)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise JtError(f"{path}: cannot be written: {error.strerror}; name another") from error
 
 
 def _check(what: str, name: str, known: Collection[str]) -> None:

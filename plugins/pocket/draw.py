@@ -17,6 +17,7 @@ from .captions import caption
 from .prior import draw_prior
 from .task import FILE, Task, read_task
 from .task_captions import clip_caption, picture_caption, prompts
+from .task_recipe import refuse_other_recipe, write_recipe
 from .tiers import draw_tasks
 from .world import Scene, masks, render
 
@@ -42,11 +43,13 @@ def draw(
 
     `out`/prior/ has twice as much of what pretraining showed, for methods that show it again;
     `out`/held_out/ has as much, shown as in the easy tier, for validation; `out`/prompts.txt has
-    prompts for evaluation, and `out`/task.json says what all of it shows, for metrics. Raises
-    JtError where a folder holds another task, or files that would be left beside the drawn ones.
+    prompts for evaluation, `out`/task.json says what all of it shows, for metrics, and
+    `out`/recipe.toml trains on it. Raises JtError where a folder holds another task or recipe, or
+    files that would be left beside the drawn ones.
     """
     shown, held_out = draw_tasks(subject, motion, tier, seed, pictures, videos)
     _refuse_other_task(out, shown)
+    refuse_other_recipe(out, shown)
     folders = {out: shown, out / "held_out": held_out}
     for folder, task in folders.items():
         _refuse_others(folder / "subject", len(task.pictures), ".png")
@@ -60,6 +63,7 @@ def draw(
     for medium, scenes in zip(MEDIA, known, strict=True):
         _write_shown(out / "prior" / medium, [(scene, caption(scene)) for scene in scenes])
     write_text(out / "prompts.txt", "".join(f"{prompt}\n" for prompt in prompts(shown)))
+    write_recipe(out, shown)
     shown.write(out)
 
 

@@ -77,7 +77,7 @@ def exam(pocket: Pocket, videos: int, seed: int, report: Callable[[str], None]) 
         for question, marks in generated.items():
             found = _interval(marks)
             rates[topic.name, question] = found.estimate
-            bar = _bar(topic, question, rates)
+            bar = bar_of(topic, question, rates)
             right = float(np.mean(real[question]))
             yield Result(topic.name, question, right, found, bar, sprites)
 
@@ -115,8 +115,11 @@ def _jitter(path: np.ndarray) -> float:  # (F, 2) px -> px
     return path_error(path, "stays") if is_whole_track(path) else REACH
 
 
-def _bar(topic: Topic, question: str, rates: Mapping[tuple[str, str], float]) -> float | None:
-    """`rates` are those so far, by topic and question; jitter is a distance, and no rate."""
+def bar_of(topic: Topic, question: str, rates: Mapping[tuple[str, str], float]) -> float | None:
+    """What a base must reach; None where nothing is asked of it.
+
+    `rates` are those so far, by topic and question; jitter is a distance, and no rate.
+    """
     rated = topic.seen and question != JITTER
     seen = rates.get((topic.seen, question)) if rated else None
     return topic.bars.get(question) if seen is None else UNSEEN * seen

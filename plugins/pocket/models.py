@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from attrs import frozen
+from safetensors import SafetensorError
 from torch import Generator, Tensor
 
-from .codec import BLOCK, CHANNELS, PatchCodec
-from .text import LENGTH, WIDTH, build_text_encoder, build_tokenizer
+from jtcore.errors import JtError
+
+from .codec import BLOCK, CHANNELS, CURE, PatchCodec
+from .text import LENGTH, WIDTH, build_text_encoder, build_tokenizer, embed
 from .world import FRAMES, SIZE
 
 if TYPE_CHECKING:
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
 GRID = SIZE // BLOCK  # latent rows and columns
 SHIPPED = Path(__file__).parent / "weights"
+Part = TypeVar("Part")
 
 
 @frozen
@@ -33,15 +37,8 @@ class Pocket:
     codec: PatchCodec
 
     def embed(self, prompts: Sequence[str]) -> Tensor:  # (B, L, D)
-        """Embeddings of prompts padded to LENGTH, unmasked, as the CogVideoX pipeline has them."""
-        tokens = self.tokenizer(
-            list(prompts),
-            padding="max_length",
-            max_length=LENGTH,
-            truncation=True,
-            return_tensors="pt",
-        )
-        return self.text_encoder(tokens.input_ids)[0]
+        """Raises JtError where a prompt is too long."""
+        return embed(self.tokenizer, self.text_encoder, prompts)
 
     def predict(self, latents: Tensor, times: Tensor, text: Tensor) -> Tensor:
         """The network's v, like `latents` (B, C, F, H, W), at `times` (B,) given text (B, L, D)."""
@@ -103,22 +100,41 @@ def build_scheduler() -> CogVideoXDDIMScheduler:
 
 
 def load(folder: str | Path) -> Pocket:
-    """Read a folder that `save` wrote; weights become float32."""
+    """Read a folder that `save` wrote; weights become float32, and nothing is unpickled.
+
+    Raises JtError.
+    """
     from diffusers import CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
     from transformers import PreTrainedTokenizerFast, T5EncoderModel
 
-    folder = Path(folder)
+    folder, safe = Path(folder), {"use_safetensors": True, "local_files_only": True}
     return Pocket(
-        CogVideoXTransformer3DModel.from_pretrained(
-            folder / "transformer", torch_dtype=torch.float32, local_files_only=True
+        _read(
+            folder / "transformer",
+            CogVideoXTransformer3DModel.from_pretrained,
+            torch_dtype=torch.float32,
+            **safe,
         ).eval(),
-        T5EncoderModel.from_pretrained(
-            folder / "text_encoder", dtype=torch.float32, local_files_only=True
+        _read(
+            folder / "text_encoder", T5EncoderModel.from_pretrained, dtype=torch.float32, **safe
         ).eval(),
-        PreTrainedTokenizerFast.from_pretrained(folder / "tokenizer"),
-        CogVideoXDDIMScheduler.from_pretrained(folder / "scheduler"),
-        PatchCodec.from_pretrained(folder / "codec"),
+        _read(folder / "tokenizer", PreTrainedTokenizerFast.from_pretrained),
+        _read(folder / "scheduler", CogVideoXDDIMScheduler.from_pretrained),
+        _read(folder / "codec", PatchCodec.from_pretrained),
     )
+
+
+def _read(folder: Path, read: Callable[..., Part], **options: object) -> Part:
+    """What a library makes of the folder of a part. Raises JtError."""
+    if not folder.is_dir():
+        raise JtError(f"{folder}: not found; {CURE}")
+    try:
+        return read(folder, **options)
+    except (OSError, ValueError, TypeError, LookupError, RuntimeError, SafetensorError) as error:
+        told = (str(error).splitlines() or [""])[0]
+        raise JtError(
+            f"{folder}: cannot be loaded ({type(error).__name__}: {told}); {CURE}"
+        ) from error
 
 
 def save(pocket: Pocket, folder: str | Path) -> None:

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import json
-import platform
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from importlib.metadata import version
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import torch
 from attrs import asdict
 
-from jtcore.errors import JtError
+from jtcore.errors import Interrupted, JtError
+from jtcore.files import write_atomically, write_text
+from jtcore.signals import stop_on_signals
 
-from .checkpoint import LossLog, read, write
+from .checkpoint import LossLog, read, unreadable, write
 from .models import Pocket, build, load, sample, save
 from .plan import Plan
 from .showcase import PROMPTS, contact_sheet
+from .software import python, versions
 from .training import Training, draw_clips, train_step
 from .world import FRAMES
 
@@ -31,12 +31,13 @@ def pretrain(
     plan: Plan | None = None,
     report: Callable[[str], None] = print,
     every: int = 100,
-) -> bool:
-    """Train into the folder `out`, continuing what is there; True if finished, False on SIGTERM.
+) -> None:
+    """Train into the folder `out`, continuing what is there.
 
     A step's data and noise are functions of (seed, step), so that a resumed run repeats what the
-    uninterrupted one would have done. Checkpoints are written every `every` steps and on SIGTERM.
-    Raises JtError if `out` holds a run of another seed or plan.
+    uninterrupted one would have done. Checkpoints are written every `every` steps and on SIGTERM
+    and SIGINT, after which it raises Interrupted. Raises JtError if `out` holds a run of another
+    seed or plan, or a checkpoint that cannot be read.
     """
     plan = plan or Plan()
     out.mkdir(parents=True, exist_ok=True)
@@ -46,8 +47,8 @@ def pretrain(
     training = Training.begin(pocket, averaged, plan)
     step, spent = resume(out, training, identity)
     clock = Clock(spent)
-    with closing(LossLog(out / "loss.csv", step)) as losses, terminations() as received:
-        while step < plan.steps and not received:
+    with stop_on_signals() as stop, closing(LossLog(out / "loss.csv", step)) as losses:
+        while step < plan.steps:
             kind, loss = train_step(pocket, training, plan, seed, step)
             step += 1
             losses.add(step, kind, loss)
@@ -55,14 +56,14 @@ def pretrain(
                 report(
                     f"step {step}/{plan.steps}  {losses.summary()}  {clock.read()['seconds']:.0f} s"
                 )
-            if step % every == 0 or step == plan.steps or received:
+            stopping = stop.asked and step < plan.steps
+            if step % every == 0 or step == plan.steps or stopping:
                 state = training.state() | identity | {"step": step, "spent": clock.read()}
                 write(out / "checkpoint.pt", state)
-    if step < plan.steps:
-        return False
+            if stopping:
+                raise Interrupted
     facts = {"steps": step, "spent": clock.read(), "losses": losses.means()}
     finish(out, averaged, identity | facts | {"curve": losses.curve()})
-    return True
 
 
 def fit_codec(pocket: Pocket, averaged: Pocket, seed: int, plan: Plan) -> None:
@@ -75,13 +76,17 @@ def fit_codec(pocket: Pocket, averaged: Pocket, seed: int, plan: Plan) -> None:
 
 def resume(out: Path, training: Training, identity: dict) -> tuple[int, dict[str, float]]:
     """Load the checkpoint of `out`, if it has one: the steps done, and the time spent on them."""
-    state = read(out / "checkpoint.pt")
+    file = out / "checkpoint.pt"
+    state = read(file)
     if state is None:
         return 0, {"seconds": 0.0, "cpu_seconds": 0.0}
-    if {key: state[key] for key in identity} != identity:
-        raise JtError(f"{out}: holds a run of another seed or plan; choose another folder")
-    training.load(state)
-    return state["step"], state["spent"]
+    try:
+        if {key: state[key] for key in identity} != identity:
+            raise JtError(f"{out}: holds a run of another seed or plan; choose another folder")
+        training.load(state)
+        return state["step"], state["spent"]
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise JtError(unreadable(file, error)) from error
 
 
 def finish(out: Path, averaged: Pocket, facts: dict) -> None:
@@ -91,15 +96,14 @@ def finish(out: Path, averaged: Pocket, facts: dict) -> None:
     text_encoder = sum(weight.numel() for weight in averaged.text_encoder.parameters())
     facts |= {
         "parameters": {"transformer": transformer, "text_encoder": text_encoder},
-        "versions": {
-            name: version(name) for name in ("torch", "diffusers", "transformers", "numpy")
-        },
-        "python": platform.python_version(),
+        "versions": versions(),
+        "python": python(),
         "threads": torch.get_num_threads(),
     }
-    (out / "pretraining.json").write_text(json.dumps(facts, indent=2) + "\n")
+    write_text(out / "pretraining.json", json.dumps(facts, indent=2) + "\n")
     videos = sample(load(out), PROMPTS, torch.Generator().manual_seed(0))
-    contact_sheet(videos, PROMPTS).save(out / "samples.png")
+    with write_atomically(out / "samples.png") as aside:
+        contact_sheet(videos, PROMPTS).save(aside, format="png")
 
 
 class Clock:
@@ -114,14 +118,3 @@ class Clock:
             "seconds": round(time.perf_counter() - self.wall, 1),
             "cpu_seconds": round(time.process_time() - self.cpu, 1),
         }
-
-
-@contextmanager
-def terminations() -> Iterator[list[int]]:
-    """Collect SIGTERMs in place of dying of them."""
-    received: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
-    try:
-        yield received
-    finally:
-        signal.signal(signal.SIGTERM, before)

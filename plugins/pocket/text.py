@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from jtcore.errors import JtError
 
 from .captions import vocabulary
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedTokenizerFast, T5EncoderModel
 
 LENGTH = 20  # tokens of a prompt, the end of sequence included
 WIDTH = 64
 SPECIAL = ("<pad>", "</s>", "<unk>")
+
+
+def embed(
+    tokenizer: PreTrainedTokenizerFast, network: T5EncoderModel, prompts: Sequence[str]
+) -> Tensor:  # (B, L, D)
+    """Embeddings of prompts padded to LENGTH, unmasked, as the CogVideoX pipeline has them.
+
+    Raises JtError where one is too long: none is cut.
+    """
+    import torch
+
+    tokens = tokenizer(list(prompts), padding="max_length", max_length=LENGTH).input_ids
+    problems = list(filter(None, map(length_problem, prompts, tokens)))
+    if problems:
+        raise JtError(problems)
+    return network(torch.tensor(tokens, device=network.device))[0]
+
+
+def length_problem(prompt: str, tokens: Sequence[int]) -> str | None:
+    """What to tell of a prompt with more words than are read."""
+    if len(tokens) <= LENGTH:
+        return None
+    return f"{prompt!r} has {len(tokens) - 1} words; pocket reads {LENGTH - 1}"
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:

@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 from .captions import CaptionNoise, noisy_caption
 from .models import Pocket
 from .plan import Plan
-from .world import FRAMES, draw_scene, render
+from .world import FRAMES, Scene, draw_scene, render
 
 
 @frozen
@@ -78,15 +78,19 @@ def train_step(
 def draw_clips(
     rng: np.random.Generator, batch: int, frames: int, plan: Plan, step: int
 ) -> tuple[Tensor, list[str]]:  # (B, 3, F, H, W) in [-1, 1], captions
-    """Clips of the world as it is at `step`: positions grow freer late in training."""
-    freedom = plan.freedom(step)
-    noise = CaptionNoise(place=freedom * plan.unplaced)
-    motion = "stays" if step < plan.standing_steps else None
-    anchor = "mid" if step < plan.centred_steps else None
-    offset = plan.offset + freedom * (plan.wide_offset - plan.offset)
-    scenes = [draw_scene(rng, offset, motion, anchor) for _ in range(batch)]
+    """Clips of the world as it is at `step`, and what is said of them."""
+    scenes = draw_scenes(rng, batch, plan, step)
+    noise = CaptionNoise(place=plan.freedom(step) * plan.unplaced)
     captions = [noisy_caption(scene, noise, rng) for scene in scenes]
     return torch.from_numpy(render(scenes, frames)), captions
+
+
+def draw_scenes(rng: np.random.Generator, batch: int, plan: Plan, step: int) -> list[Scene]:
+    """Scenes as they are at `step`: positions grow freer late in training."""
+    motion = "stays" if step < plan.standing_steps else None
+    anchor = "mid" if step < plan.centred_steps else None
+    offset = plan.offset + plan.freedom(step) * (plan.wide_offset - plan.offset)
+    return [draw_scene(rng, offset, motion, anchor) for _ in range(batch)]
 
 
 def v_loss(pocket: Pocket, latents: Tensor, captions: list[str], rng: Generator) -> Tensor:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from jtplugins.pocket.codec import PatchCodec, from_blocks, to_blocks
+from jtplugins.pocket.codec import CHANNELS, PatchCodec, from_blocks, to_blocks
 from jtplugins.pocket.world import draw_scene, render
 
 
@@ -26,17 +26,17 @@ def test_blocks_are_cut_and_pasted_exactly(clips):
 
 
 def test_the_basis_is_orthonormal(codec):
-    torch.testing.assert_close(codec.basis.T @ codec.basis, torch.eye(codec.channels))
+    torch.testing.assert_close(codec.basis.T @ codec.basis, torch.eye(CHANNELS))
 
 
 def test_latents_have_unit_variance_and_the_documented_shape(codec, clips):
     latents = codec.encode(clips)
-    assert latents.shape == (128, codec.channels, 8, 4, 4)
+    assert latents.shape == (128, CHANNELS, 8, 4, 4)
     assert latents.var().sqrt().item() == pytest.approx(1, abs=0.01)
 
 
 def test_decoding_then_encoding_changes_nothing(codec):
-    latents = torch.randn(2, codec.channels, 8, 4, 4, generator=torch.Generator().manual_seed(0))
+    latents = torch.randn(2, CHANNELS, 8, 4, 4, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(codec.encode(codec.decode(latents)), latents, rtol=0, atol=1e-5)
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jtcore import cli as core
+from jtcore.tables import read_table
 from jtplugins.backbones.pocket import Pocket
 from jtplugins.pocket import cli
 from jtplugins.pocket.captions import caption
@@ -119,12 +121,14 @@ def test_a_tier_says_how_much_is_drawn(tier, tmp_path):
 
 
 @pytest.mark.parametrize("tier", TIERS)
-def test_the_same_seed_draws_the_same_bytes(tier, tmp_path):
+def test_the_same_command_draws_the_same_bytes(tier, tmp_path, monkeypatch):
     one, other, third = (tmp_path / name for name in ("one", "other", "third"))
     for place, seed in ((one, 3), (other, 3), (third, 4)):
-        draw(place, "wug", "eightwise", seed=seed, pictures=2, videos=2, tier=tier)
+        place.mkdir()
+        monkeypatch.chdir(place)
+        draw(Path(), "wug", "eightwise", seed=seed, pictures=2, videos=2, tier=tier)
     drawn = {path.relative_to(one): path.read_bytes() for path in one.rglob("*.*")}
-    assert len(drawn) == 2 * (2 * 4 + 2) + 4 * 4 + 2  # held out as well; the prior; prompts, task
+    assert len(drawn) == 2 * (2 * 4 + 2) + 4 * 4 + 3  # held out as well; the prior; three texts
     assert drawn == {path.relative_to(other): path.read_bytes() for path in other.rglob("*.*")}
     assert all((third / path).read_bytes() != drawn[path] for path in map(Path, TOLD))
 
@@ -139,7 +143,7 @@ def test_a_folder_of_another_task_is_left_alone(tmp_path, capsys):
         command = ["draw", str(tmp_path), "--pictures", "1", "--videos", "1", *other]
         assert cli.main(command) == 2
         assert capsys.readouterr().err == (
-            f"jt-pocket draw: {tmp_path}: holds another task; draw into an empty folder\n"
+            f"{tmp_path}: holds another task; draw into an empty folder\n"
         )
     assert before == {path: path.read_bytes() for path in before}
 
@@ -151,8 +155,47 @@ def test_files_of_others_are_not_mixed_with_drawn_ones(tmp_path, capsys, file):
     assert cli.main(["draw", str(tmp_path)]) == 2
     folder, name = (tmp_path / file).parent, Path(file).name
     assert capsys.readouterr().err == (
-        f"jt-pocket draw: {folder}: holds {name} of another data set; draw into an empty folder\n"
+        f"{folder}: holds {name} of another data set; draw into an empty folder\n"
     )
+
+
+@pytest.mark.parametrize("command", ["draw", "pretrain"])
+@pytest.mark.parametrize("place", ["afile", "afile/task"])
+def test_a_file_in_a_folders_place_is_one_clear_line(tmp_path, capsys, command, place):
+    file = tmp_path / "afile"
+    file.touch()
+    assert cli.main([command, str(tmp_path / place)]) == 2
+    assert capsys.readouterr().err == f"{file}: is a file, expected a folder\n"
+
+
+def test_the_recipe_of_another_task_trains_on_that_task(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    options = ["--subject", "zot", "--motion", "spirals", "--tier", "leaky"]
+    assert cli.main(["draw", "data/zot", *options]) == 0
+    assert core.run(["data/zot/recipe.toml", "--check"]) == 0, capsys.readouterr().err
+    table = read_table(Path("data/zot/recipe.toml"))
+    sources = {name: data["source"] for name, data in table["data"].items()}
+    assert sources == {
+        "subject": "data/zot/subject",
+        "motion": "data/zot/motion",
+        "held_out_subject": "data/zot/held_out/subject",
+        "held_out_motion": "data/zot/held_out/motion",
+    }
+    assert table["sample"]["prompts"] == "data/zot/prompts.txt"
+    assert {metric.get("task", "data/zot") for metric in table["metric"].values()} == {"data/zot"}
+
+
+def test_a_recipe_that_somebody_has_changed_is_left_alone(tmp_path, capsys):
+    draw(tmp_path, "wug", "eightwise", pictures=1, videos=1)
+    draw(tmp_path, "wug", "eightwise", pictures=1, videos=1)
+    file = tmp_path / "recipe.toml"
+    changed = file.read_text() + "seed = 3\n"
+    file.write_text(changed)
+    assert cli.main(["draw", str(tmp_path), "--pictures", "1", "--videos", "1"]) == 2
+    assert capsys.readouterr().err == (
+        f"{file}: is not what would be drawn; move it away, or draw elsewhere\n"
+    )
+    assert file.read_text() == changed
 
 
 @pytest.mark.parametrize(
@@ -161,9 +204,7 @@ def test_files_of_others_are_not_mixed_with_drawn_ones(tmp_path, capsys, file):
 )
 def test_an_unknown_name_is_one_clear_line(tmp_path, capsys, option, name, meant):
     assert cli.main(["draw", str(tmp_path), f"--{option}", name]) == 2
-    assert capsys.readouterr().err == (
-        f"jt-pocket draw: unknown {option} {name!r}; did you mean {meant!r}?\n"
-    )
+    assert capsys.readouterr().err == f"unknown {option} {name!r}; did you mean {meant!r}?\n"
     assert not list(tmp_path.iterdir())
 
 

@@ -1,6 +1,7 @@
 """The exam passes what is right and fails what is wrong; the card says what it found."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 import torch
 from attrs import evolve
 
+from jtcore import cli as core
 from jtcore.statistics import Interval
-from jtplugins.pocket import cli, exam, models
+from jtplugins.pocket import cli, models
 from jtplugins.pocket.card import missed
 from jtplugins.pocket.exam import (
     JITTER,
@@ -19,6 +21,7 @@ from jtplugins.pocket.exam import (
     UNSEEN,
     Result,
     answers,
+    bar_of,
     through_codec,
 )
 from jtplugins.pocket.held_out import COMBINATIONS, NAMEABLE, is_held_out
@@ -26,6 +29,10 @@ from jtplugins.pocket.motions import ANCHORS, REACH
 from jtplugins.pocket.sprites import Background, Shape
 from jtplugins.pocket.world import Scene
 
+QUESTIONS = (
+    *("background", "direction", "named motion", "one object, of frames"),
+    *("colour", "shape", "creature", JITTER),
+)
 SCENE = Scene(Shape("moon", "orange"), "left", "mid", Background("teal", "dotted"))
 
 
@@ -117,59 +124,93 @@ def test_a_bar_is_reached_or_missed(question, found, bar, is_missed):
     assert missed(result) == is_missed
 
 
-def test_bars_are_what_a_base_was_asked_for(monkeypatch):
-    def shown(pocket, prompts, noise):  # a ball that stays on gray, whatever is asked
-        scene = Scene(Shape("ball", "red"), "stays", "mid", Background("gray"))
-        return through_codec(pocket, [scene] * len(prompts))
-
-    monkeypatch.setattr(exam, "generate", shown)
-    results = list(exam.exam(models.load(models.SHIPPED), 12, 0, print))
-    found = {(result.topic, result.question): result for result in results}
-    bars = {key: result.bar for key, result in found.items()}
-    told = ("background", "direction", "named motion", "one object, of frames")
-    for question in (*told, "colour", "shape"):
-        unseen = bars["shapes in colours never seen on them", question]
-        assert bars["shapes", question] == RIGHT
-        assert unseen == UNSEEN * found["shapes", question].generated.estimate
-    assert bars["shapes that stay", JITTER] == STEADY
-    asked = {
-        topic for (topic, question), bar in bars.items() if question == JITTER and bar is not None
+def test_bars_are_what_a_base_was_asked_for():
+    seen = {(topic.name, question): 0.9 for topic in TOPICS for question in QUESTIONS}
+    bars = {
+        topic.name: {question: bar_of(topic, question, seen) for question in QUESTIONS}
+        for topic in TOPICS
     }
-    assert asked == {"shapes that stay"}  # elsewhere few videos stay, and it is no rate
-    unsaid = {question: bar for (topic, question), bar in bars.items() if "unsaid" in topic}
-    assert {question for question, bar in unsaid.items() if bar is not None} == {"shape"}
-    assert unsaid["shape"] == UNSEEN
-    assert {bars["creatures", question] for question in told} == {RIGHT}
-    assert bars["creatures", "creature"] is None
-    assert {bar for (topic, _), bar in bars.items() if "held-out" in topic} == {None}
-    assert all(1 <= result.sprites <= 12 for result in results)
+    told = dict.fromkeys(QUESTIONS[:4], RIGHT)
+    looks = {"colour": RIGHT, "shape": RIGHT}
+    nothing = dict.fromkeys(QUESTIONS)
+    assert bars == {
+        "shapes": nothing | told | looks,
+        "shapes that stay": nothing | told | looks | {JITTER: STEADY},
+        "shapes in colours never seen on them": dict.fromkeys(QUESTIONS, UNSEEN * 0.9)
+        | {JITTER: None},
+        "shapes, place unsaid": nothing | {"shape": UNSEEN},
+        "creatures": nothing | told,
+        "held-out creatures, told part by part": nothing,
+    }
 
 
-def test_the_card_says_how_the_model_was_made_and_how_it_did(tmp_path, monkeypatch):
-    weights, card = tmp_path / "weights", tmp_path / "card.md"
-    shutil.copytree(models.SHIPPED, weights)
-    monkeypatch.setattr(exam, "TOPICS", TOPICS[:1])
-    threads = torch.get_num_threads()
-    try:
-        few = ["--videos", "2", "--seed", "7"]
-        assert cli.main(["card", "--weights", str(weights), "--out", str(card), *few]) == 0
-    finally:
-        torch.set_num_threads(threads)
+@pytest.fixture
+def threads():
+    """The card sets how many there are."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+FEW = ["--videos", "2", "--seed", "7"]
+
+
+def test_the_card_says_how_the_model_was_made_and_how_it_did(tmp_path, threads, capsys):
+    card = tmp_path / "new" / "card.md"
+    assert cli.main(["card", "--out", str(card), *FEW]) == 0
+    assert "missed" not in capsys.readouterr().err
     text = card.read_text()
-    facts = json.loads((weights / "pretraining.json").read_text())
+    facts = json.loads((models.SHIPPED / "pretraining.json").read_text())
     assert f"| steps | {facts['steps']:,}, seed {facts['seed']} |" in text
-    rows = {
-        line.split(" | ")[1]: line for line in text.splitlines() if line.startswith("| shapes | ")
-    }
-    assert set(rows) >= {"background", "colour", "shape", "named motion"}
+    assert " seconds, 1 thread |" in text
+    torch_named = rf"torch {re.escape(torch.__version__)}"
+    ran = rf"^20\d\d-\d\d-\d\d, Python [\d.]+, {torch_named}, .*, 1 thread\.$"
+    assert re.search(ran, text, re.MULTILINE)
     assert "(seed 7, 10 steps, guidance 2)" in text
-    assert len([line for line in text.splitlines() if line[2:3].isdigit()]) == len(facts["curve"])
+    asked = {tuple(line.split(" | ")[:2]) for line in text.splitlines()}
+    shown = {f"| {topic.name}" for topic in TOPICS}
+    assert {(topic, "background") for topic in shown} <= asked
+    assert {("| shapes", "shape"), ("| creatures", "creature")} <= asked
+    assert len(re.findall(r"^\| \d", text, re.MULTILINE)) == len(facts["curve"])
+
+
+def test_a_missed_bar_is_told_and_is_another_exit_status(tmp_path, threads, capsys):
+    with torch.random.fork_rng():
+        models.save(models.build(0), tmp_path)
+    for part in ("pretraining.json", "codec/model.safetensors"):
+        shutil.copy(models.SHIPPED / part, tmp_path / part)
+    assert cli.main(["card", "--weights", str(tmp_path), "--videos", "1"]) == 1
+    printed = capsys.readouterr()
+    assert "| missed |" in printed.out
+    missed = [line for line in printed.err.splitlines() if line.startswith("missed: ")]
+    assert len(missed) == printed.out.count("| missed |")
+    assert "missed: shapes: shape: found 0.000, expected 0.950" in missed
+
+
+@pytest.mark.slow
+def test_the_shipped_weights_miss_no_bar_of_the_card(tmp_path, threads, capsys):
+    assert cli.main(["card", "--out", str(tmp_path / "card.md")]) == 0, capsys.readouterr().err
+    assert "missed" not in (tmp_path / "card.md").read_text()
+
+
+@pytest.mark.parametrize("command", ["card --videos 1", "metrics --tasks 1"])
+def test_a_folder_in_the_files_place_is_told_before_the_work(tmp_path, capsys, command):
+    assert cli.main([*command.split(), "--out", str(tmp_path)]) == 2
+    told = f"{tmp_path}: is a folder, expected a file; name one in it\n"
+    assert capsys.readouterr().err == told
+
+
+@pytest.mark.parametrize("command", ["card --videos 1", "metrics --tasks 1"])
+def test_a_file_that_cannot_be_written_is_told_before_the_work(capsys, command):
+    assert cli.main([*command.split(), "--out", "/proc/nowhere/card.md"]) == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"/proc/nowhere/card\.md: cannot be written: .+; name another", told)
 
 
 def test_weights_that_are_not_there_are_one_clear_line(tmp_path, capsys):
     assert cli.main(["card", "--weights", str(tmp_path)]) == 2
     assert capsys.readouterr().err == (
-        f"jt-pocket card: {tmp_path}: no pretraining.json; expected what jt-pocket pretrain wrote\n"
+        f"{tmp_path}: no pretraining.json; expected what jt-pocket pretrain wrote\n"
     )
 
 
@@ -178,5 +219,55 @@ def test_facts_of_another_kind_are_one_clear_line(tmp_path, capsys, written):
     (tmp_path / "pretraining.json").write_text(written)
     assert cli.main(["card", "--weights", str(tmp_path)]) == 2
     told = capsys.readouterr().err
-    assert told.startswith(f"jt-pocket card: {tmp_path / 'pretraining.json'}: not ")
+    assert told.startswith(f"{tmp_path / 'pretraining.json'}: not ")
     assert told.count("\n") == 1
+
+
+PARTS = ("transformer", "text_encoder", "tokenizer", "scheduler", "codec")
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_that_is_not_there_is_one_clear_line(tmp_path, capsys, part):
+    weights = shutil.copytree(models.SHIPPED, tmp_path / "weights")
+    shutil.rmtree(weights / part)
+    assert cli.main(["card", "--weights", str(weights), "--videos", "1"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"{weights / part}: not found; expected what jt-pocket pretrain wrote"
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "written"),
+    [
+        ("codec/config.json", "{}"),
+        ("codec/config.json", "{"),
+        ("codec/config.json", '{"block": 4, "channels": 16}'),
+        ("codec/model.safetensors", "nonsense"),
+        ("transformer/diffusion_pytorch_model.safetensors", "nonsense"),
+        ("text_encoder/model.safetensors", "nonsense"),
+        ("tokenizer/tokenizer.json", "{}"),
+        ("scheduler/scheduler_config.json", "nonsense"),
+    ],
+)
+def test_a_part_that_is_broken_is_one_clear_line(tmp_path, capfd, file, written):
+    weights = shutil.copytree(models.SHIPPED, tmp_path / "weights")
+    (weights / file).write_text(written)
+    assert cli.main(["card", "--weights", str(weights), "--videos", "1"]) == 2
+    told = capfd.readouterr().err.splitlines()[-1]
+    assert told.startswith(str((weights / file).parent))
+    assert told.endswith("; expected what jt-pocket pretrain wrote")
+
+
+def test_a_codec_that_does_not_fit_is_told_by_the_check_of_a_recipe(tmp_path, write_recipe, capsys):
+    weights = shutil.copytree(models.SHIPPED, tmp_path / "weights")
+    file = weights / "codec/config.json"
+    file.write_text('{"block": 6}')
+    table = {
+        "backbone": {"kind": "pocket", "weights": str(weights)},
+        "sample": {"prompts": ["a red ball stays"], "frames": 8, "size": [24, 24]},
+    }
+    assert core.run([str(write_recipe(table)), "--check"]) == 2
+    assert capsys.readouterr().err == (
+        f"backbone.weights: {file}: not the configuration of a codec (KeyError: 'channels');"
+        " expected what jt-pocket pretrain wrote\n"
+    )

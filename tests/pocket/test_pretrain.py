@@ -2,7 +2,9 @@
 
 import json
 import os
-import signal
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,12 @@ import torch
 from attrs import asdict
 
 import jtplugins.pocket
-from jtcore.errors import JtError
-from jtplugins.pocket import models, training
+from jtcore.errors import Interrupted, JtError
+from jtcore.signals import SIGNALS
+from jtplugins.pocket import cli, models
 from jtplugins.pocket.plan import Plan
 from jtplugins.pocket.pretrain import pretrain
+from jtplugins.pocket.training import draw_scenes
 
 PLAN = Plan(
     centred_steps=0,
@@ -34,7 +38,7 @@ PRODUCTS = ("transformer", "text_encoder", "codec")
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
-    assert pretrain(folder, 5, PLAN, report=lambda line: None)
+    pretrain(folder, 5, PLAN, report=lambda line: None)
     return folder
 
 
@@ -46,14 +50,16 @@ def products(folder):
     }
 
 
-def test_a_run_that_sigterm_stops_resumes_to_the_same_bytes(whole, tmp_path):
-    def terminate(line):
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+def test_a_run_that_a_signal_stops_resumes_to_the_same_bytes(whole, tmp_path, number):
+    def stop(line):
         if "step 1/" in line or "step 3/" in line:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
 
-    assert not pretrain(tmp_path, 5, PLAN, report=terminate, every=1)
-    assert not pretrain(tmp_path, 5, PLAN, report=terminate, every=1)
-    assert pretrain(tmp_path, 5, PLAN, report=terminate, every=1)
+    for _ in range(2):
+        with pytest.raises(Interrupted):
+            pretrain(tmp_path, 5, PLAN, report=stop, every=1)
+    pretrain(tmp_path, 5, PLAN, report=stop, every=1)
     assert products(tmp_path) == products(whole)
     assert (tmp_path / "loss.csv").read_text() == (whole / "loss.csv").read_text()
 
@@ -69,7 +75,7 @@ def test_a_killed_run_repeats_what_it_had_not_written(whole, tmp_path):
     with pytest.raises(Killed):
         pretrain(tmp_path, 5, PLAN, report=kill, every=1)
     assert torch.load(tmp_path / "checkpoint.pt")["step"] == 2
-    assert pretrain(tmp_path, 5, PLAN, report=lambda line: None)
+    pretrain(tmp_path, 5, PLAN, report=lambda line: None)
     assert products(tmp_path) == products(whole)
     assert (tmp_path / "loss.csv").read_text() == (whole / "loss.csv").read_text()
 
@@ -82,12 +88,95 @@ def test_a_folder_of_another_run_is_refused(whole):
     )
 
 
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+def test_a_stopped_command_ends_as_jt_run_does_and_says_how_it_goes_on(tmp_path, number):
+    script = f"""
+import signal, sys
+from jtplugins.pocket import cli
+
+def begun(event, arguments):
+    if event == "open" and str(arguments[0]).endswith("loss.csv"):
+        signal.raise_signal({number.value})
+
+sys.addaudithook(begun)
+raise SystemExit(cli.main(["pretrain", {str(tmp_path)!r}, "--threads", "1"]))
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+
+    assert (ended.returncode, ended.stdout) == (3, "stopped; the same command continues\n")
+    assert ended.stderr == f"{number.name}: ending at the next safe point\n"
+    assert torch.load(tmp_path / "checkpoint.pt")["step"] == 1
+
+
+class Opened:
+    """What a pickle does that is trusted: it makes a file"""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def broken(kind: str, folder: Path) -> None:
+    """Write something else than a checkpoint where pretraining looks for one."""
+    file = folder / "checkpoint.pt"
+    state = {"seed": 5, "plan": asdict(PLAN)}
+    if kind == "text":
+        file.write_text("nonsense")
+    elif kind == "cut off":
+        torch.save(torch.zeros(99), file)
+        file.write_bytes(file.read_bytes()[:-200])
+    else:
+        held = {
+            "a pickle": Opened(folder / "opened"),
+            "a list": [1, 2],
+            "no networks": state,
+            "other networks": state | {"networks": {}},
+        }
+        torch.save(held[kind], file)
+
+
+@pytest.mark.parametrize(
+    "kind", ["text", "cut off", "a pickle", "a list", "no networks", "other networks"]
+)
+def test_a_broken_checkpoint_is_one_clear_line_and_nothing_is_unpickled(tmp_path, kind):
+    broken(kind, tmp_path)
+    with pytest.raises(JtError) as error:
+        pretrain(tmp_path, 5, PLAN)
+    assert re.fullmatch(
+        rf"{tmp_path}/checkpoint\.pt: not a whole checkpoint of this version \(\w+\); "
+        "remove it to begin anew, or choose another folder",
+        str(error.value),
+    )
+    assert not (tmp_path / "opened").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "asked", "range_told"),
+    [
+        ("--threads", "0", "from 1 to 1024"),
+        ("--threads", "1025", "from 1 to 1024"),
+        ("--seed", "-1", f"from 0 to {2**63 - 1}"),
+        ("--seed", str(2**63), f"from 0 to {2**63 - 1}"),
+        ("--seed", "many", f"from 0 to {2**63 - 1}"),
+    ],
+)
+def test_an_impossible_number_is_refused(tmp_path, capsys, option, asked, range_told):
+    (tmp_path / "afile").touch()  # nothing trains, whatever the number
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["pretrain", str(tmp_path / "afile"), f"{option}={asked}"])
+    assert ended.value.code == 2
+    told = f"argument {option}: expected a whole number {range_told}, got {asked!r}\n"
+    assert capsys.readouterr().err.endswith(told)
+
+
 def test_phases_are_in_order():
     with pytest.raises(ValueError, match="centred_steps <= standing_steps <= image_steps"):
         Plan(centred_steps=3, standing_steps=2, image_steps=4)
 
 
-def test_each_phase_frees_one_thing(monkeypatch):
+def test_each_phase_frees_one_thing():
     plan = Plan(
         centred_steps=1,
         standing_steps=2,
@@ -96,12 +185,10 @@ def test_each_phase_frees_one_thing(monkeypatch):
         video_steps=90,
         widening=9,
     )
-    drawn = []
-    monkeypatch.setattr(
-        training, "render", lambda scenes, frames: drawn.append(scenes) or np.zeros(1)
-    )
-    for step in (0, 1, 2, plan.steps - 1):
-        training.draw_clips(np.random.default_rng(step), 64, 1, plan, step)
+    drawn = [
+        draw_scenes(np.random.default_rng(step), 64, plan, step)
+        for step in (0, 1, 2, plan.steps - 1)
+    ]
 
     anchors, motions, offsets = (
         [{pick(scene) for scene in scenes} for scenes in drawn]

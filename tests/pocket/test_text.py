@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
+from jtcore.errors import JtError
 from jtplugins.pocket.captions import RARE, CaptionNoise, caption, noisy_caption, sentence
 from jtplugins.pocket.held_out import SUBJECTS
 from jtplugins.pocket.motions import HELD_OUT
 from jtplugins.pocket.sprites import Background
-from jtplugins.pocket.text import LENGTH, build_tokenizer
+from jtplugins.pocket.text import LENGTH, WIDTH, build_text_encoder, build_tokenizer, embed
 from jtplugins.pocket.world import Scene, draw_scene
 
 
@@ -51,3 +52,12 @@ def test_a_word_outside_the_grammar_is_unknown(tokenizer):
 def test_words_have_one_meaning_each(tokenizer):
     words = [tokenizer.convert_ids_to_tokens(index) for index in range(len(tokenizer))]
     assert len(set(words)) == len(words)
+
+
+def test_a_prompt_that_is_too_long_is_refused_and_not_cut(tokenizer):
+    encoder = build_text_encoder(len(tokenizer))
+    long = " ".join(["red"] * 20)
+    with pytest.raises(JtError) as error:
+        embed(tokenizer, encoder, ["a red ball", long])
+    assert error.value.problems == (f"{long!r} has 20 words; pocket reads 19",)
+    assert embed(tokenizer, encoder, ["a red ball", long[4:]]).shape == (2, LENGTH, WIDTH)

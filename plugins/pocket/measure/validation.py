@@ -32,16 +32,16 @@ CHANGE = "greatest change by the mp4 file"  # the table's last row
 PLACES = 2  # for each subject and motion
 
 
-def validate(shown: Sequence[Task] | None = None) -> str:
+def validate(shown: Sequence[Task]) -> str:
     """A Markdown table: a row for each kind of video, a column for each metric, mean ± deviation.
 
-    The subject of each task, `tasks()` unless given, does its motion at PLACES places, and the
-    metrics are those that a recipe names. The last row is by how much writing an mp4 file and
-    reading it changes a value at the most.
+    The subject of each task does its motion at PLACES places, and the metrics are those that a
+    recipe names. The last row is by how much writing an mp4 file and reading it changes a value at
+    the most.
     """
     rows: dict[str, list[Mapping[str, float]]] = {kind: [] for kind in KINDS}
     with TemporaryDirectory() as folder:
-        for task in tasks() if shown is None else shown:
+        for task in shown:
             task.write(Path(folder))
             metrics = load_metrics(Path(folder))
             for case in cases(task):
