@@ -7,8 +7,11 @@ import torch
 from checkpoints import cogvideox
 from checkpoints.unet import build_zeroscope
 from checkpoints.wan import build_wan
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from jtcore import JtError
+from jtplugins.backbones._words import positions
 from jtplugins.backbones.cogvideox import CogVideoX
 from jtplugins.backbones.pocket import Pocket
 from jtplugins.backbones.wan import Wan
@@ -90,3 +93,13 @@ def test_a_piece_that_only_begins_a_word_belongs_to_it(tmp_path):
 def test_random_weights_have_no_words(kind):
     with pytest.raises(JtError, match=r"^random weights have no tokenizer, so the phrase 'wug' is"):
         kind("random").word_positions("a wug", "wug")
+
+
+def test_a_piece_that_stands_on_the_space_before_a_word_belongs_to_it():
+    """So it is where pieces are cut without white space being split off before."""
+    pieces = [("<unk>", 0.0), ("▁", -1.0), *((letter, -2.0) for letter in "abcdefgh")]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
+    assert fast.tokenize("a bad cage") == [*"▁a▁bad▁cage"]
+    assert positions(fast, "a bad cage", "bad") == (2, 3, 4, 5)
