@@ -13,6 +13,9 @@ from jtcore.recipe import build_recipe
 from jtcore.statistics import mean_interval
 from jtcore.tables import read_table
 
+VARIANTS = ("full", "no_ait", "unmeasured")
+REACH = "adapter.joint: 2 modules, 54 parameters"
+
 
 @pytest.fixture
 def ablation(table, write_recipe) -> dict:
@@ -111,7 +114,9 @@ def test_a_check_counts_the_variants(ablation, write_recipe, capsys):
 
     assert cli.run([str(path), "--check"]) == 0
 
-    assert capsys.readouterr().out == f"{path}: 3 variants checked, no problem found\n"
+    told = capsys.readouterr().out.splitlines()
+    assert told[-1] == f"{path}: 3 variants checked, no problem found"
+    assert told[:-1] == [f"variant.{name}: {REACH}" for name in VARIANTS]
 
 
 def test_a_half_finished_ablation_is_continued(ablation, jt_run, capsys):
@@ -269,7 +274,9 @@ def test_a_check_counts_the_seeds(grid, write_recipe, capsys):
 
     assert cli.run([str(path), "--check"]) == 0
 
-    assert capsys.readouterr().out == f"{path}: 3 variants with 2 seeds checked, no problem found\n"
+    told = capsys.readouterr().out.splitlines()
+    assert told[-1] == f"{path}: 3 variants with 2 seeds checked, no problem found"
+    assert told[:-1] == [f"variant.{name}: {REACH}" for name in VARIANTS]
 
 
 EXPECTED = "seeds: expected a list of different whole numbers from 0, got "

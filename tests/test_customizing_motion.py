@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from jtcore.plugins import load_plugins
 from jtcore.recipe import Recipe, build_recipe
-from jtcore.tables import read_table
+from jtcore.tables import change, read_table
 from jtplugins.backbones.wan import Wan
 from jtplugins.backbones.zeroscope import ZeroScope
 
@@ -18,7 +18,8 @@ META = torch.device("meta")
 
 
 def recipe_of(name: str) -> Recipe:
-    return build_recipe(read_table(RECIPES / f"{name}.toml"), load_plugins())
+    table = change(read_table(RECIPES / f"{name}.toml"), ['sample.prompts=["a cat"]'])
+    return build_recipe(table, load_plugins())
 
 
 @pytest.mark.parametrize(

@@ -406,7 +406,7 @@ def test_weights_that_are_nowhere_are_told_at_their_place(trained, capsys, tmp_p
     setting = f"backbone.weights={tmp_path}"
 
     assert refused(capsys, trained, "--set", setting) == (
-        f"backbone.weights: no folder 'codec' in {str(tmp_path)!r}; expected what"
+        f"backbone.weights: no folder 'transformer' in {str(tmp_path)!r}; expected what"
         ' `jt-pocket pretrain` wrote, "shipped" or "random"\n'
     )
 

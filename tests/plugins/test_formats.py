@@ -155,7 +155,9 @@ def test_loading_into_a_pipeline_is_as_documented(cogvideox, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     adapter = {**PLAIN, "kind": "glora"}
     adapter.pop("alpha")
-    write_adapter(Path("joint.safetensors"), cogvideox.backbone, adapter)
+    Path("runs/identity-001/adapters").mkdir(parents=True)
+    for place in ("joint", "motion", "runs/identity-001/adapters/look"):
+        write_adapter(Path(f"{place}.safetensors"), cogvideox.backbone, adapter)
     pipe = cogvideox.load()
     bare = cogvideox.sample(pipe)
 
@@ -164,6 +166,8 @@ def test_loading_into_a_pipeline_is_as_documented(cogvideox, tmp_path, monkeypat
     exec(code.replace('flute")', 'flute", **options)'), names)
 
     assert names["adapters"].scales == {"joint": 0.5}
+    assert names["both"].scales == {"identity": 1.0, "motion": 1.0}
+    names["both"].remove()
     assert torch.equal(cogvideox.sample(pipe), bare)
 
 
