@@ -119,7 +119,7 @@ def losses(on_pocket, jt_run):
     """Of each step of a run."""
 
     def run(**engine) -> list[float]:
-        on_pocket["engine"] = engine
+        on_pocket["engine"] = {"threads": 1, **engine}
         name = "_".join(["run", *engine])
         return [*map(float, (jt_run(on_pocket, name=name) / "told.txt").read_text().split())]
 

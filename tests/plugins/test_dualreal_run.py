@@ -23,6 +23,7 @@ from jtcore.tables import read_table
 from jtplugins.adapters.dualreal import DualReal as Adapter
 from jtplugins.adapters.stage_blender import StageBlender
 from jtplugins.formats.dualreal import DualReal
+from jtplugins.pocket.draw import draw
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "dualreal_pocket.toml"
 EVERYTHING = ["identity", "motion", "controller"]
@@ -254,7 +255,8 @@ def test_a_file_without_a_part_and_a_backbone_without_such_blocks_are_told(relea
 def test_after_200_steps_the_weights_are_others_at_the_beginning_than_at_the_end(
     tmp_path, monkeypatch
 ):
-    monkeypatch.chdir(RECIPE.parents[1])
+    monkeypatch.chdir(tmp_path)
+    draw(Path("data/pocket"), "wug", "eightwise")
     steps = ["--set", "stage.joint.steps=200", "--set", "sample.steps=1"]
     assert cli.run([str(RECIPE), "--quiet", "--out", str(tmp_path / "run"), *steps]) == 0
     recipe = build_recipe(read_table(RECIPE), load_plugins())

@@ -61,8 +61,9 @@ def test_adamw_decays_the_words_vectors_and_nothing_of_the_vocabulary(token_tabl
 
 def test_checkpointed_runs_train_the_same_word(token_table, jt_run):
     token_table["sample"]["prompts"] = ["a ball moves left"]
+    token_table["engine"] = {"threads": 1}
     plain = load_file(jt_run(token_table) / "adapters/joint.safetensors")
-    token_table["engine"] = {"gradient_checkpointing": True}
+    token_table["engine"]["gradient_checkpointing"] = True
     checkpointed = load_file(jt_run(token_table, name="two") / "adapters/joint.safetensors")
     assert torch.equal(plain["vectors"], checkpointed["vectors"])
 
