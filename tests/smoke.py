@@ -41,8 +41,10 @@ def small(recipe: Path) -> list[str]:
     below = small((recipe.parent / table["base"]).resolve()) if "base" in table else []
     taken = [f"stage.{name}." for name, stage in table.get("stage", {}).items() if stage is False]
     below = [setting for setting in below if not setting.startswith(tuple(taken))]
+    known = [name for name, above in table.get("variant", {}).items() if above.keys() == {"base"}]
+    below += [f"variant.{name}=false" for name in known[1:]]  # they are run as recipes
     for name, above in table.get("variant", {}).items():
-        if "base" in above:
+        if "base" in above and name not in known[1:]:
             base = small((recipe.parent / above["base"]).resolve())
             below += [f"variant.{name}.{setting}" for setting in base]
     tables = {"": table}
