@@ -171,11 +171,15 @@ def _write_references(run: Run, recipe: Recipe) -> dict[str, str]:
 
 
 def _write_contact_sheet(run: Run, recipe: Recipe, pairs: Sequence[Pair]) -> None:
-    """References above, then base and adapted for each prompt and seed."""
-    rows = [
-        (f"reference: {name}", [read_thumbnails(path) for path in paths])
-        for name, _, paths in _references(recipe)
-    ]
+    """References above, clips in rows of their own; then base and adapted for each prompt and
+    seed."""
+    rows = []
+    for name, data, paths in _references(recipe):
+        if data.medium == "image":
+            rows.append((f"reference: {name}", [read_thumbnails(path) for path in paths]))
+        else:
+            labels = [f"reference: {name}, {path.name}" for path in paths]
+            rows += zip(labels, ([read_thumbnails(path)] for path in paths), strict=True)
     for entry in (entry for pair in pairs for entry in pair):
         label = f"{entry['model']}, seed {entry['seed']}: {entry['prompt']}"
         rows.append((label, [read_thumbnails(run.samples / entry["file"])]))

@@ -185,11 +185,11 @@ def test_data_that_nothing_draws_from_is_no_reference(table, jt_run):
     assert {path.name for path in references.iterdir()} == {"motion-00.mp4", "motion-01.mp4"}
 
 
-def test_the_contact_sheet_has_a_row_for_references_and_each_video(run):
+def test_the_contact_sheet_has_a_row_for_pictures_and_for_each_clip_and_video(run):
     with Image.open(run / "samples/contact_sheet.png") as sheet:
         width, height = sheet.size
 
-    rows = 2 + 4  # what is validated on is no reference
+    rows = 1 + 2 + 4  # pictures, two clips; what is validated on is no reference
     assert height == rows * (34 + 144) + 2 * 20
     assert width > 3 * 144
 
