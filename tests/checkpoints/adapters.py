@@ -13,6 +13,7 @@ from jtcore.recipe import Recipe
 from jtcore.structure import structure_component
 
 STRENGTH = 0.3  # of the drawn weights: enough to show, not enough to overflow
+PLAIN = {"kind": "lora", "targets": "visual", "rank": 3, "alpha": 2.0}
 
 
 def write_adapter(
