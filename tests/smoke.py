@@ -60,8 +60,9 @@ def small(recipe: Path) -> list[str]:
         for place, each in tables.items()
         if isinstance(each.get("sample", {}).get("prompts"), str)
     ]
-    seeds = ["seeds=[0]"] if "seeds" in table else []
-    settings = [*below, *seeds, *steps, *prompts, "sample.steps=2", "sample.seeds=[0]"]
+    fewer = ["seeds=[0]"] if "seeds" in table else []
+    fewer += ["validation.draws=1"] if "validation" in table else []
+    settings = [*below, *fewer, *steps, *prompts, "sample.steps=2", "sample.seeds=[0]"]
     return [*dict.fromkeys(settings)]
 
 
