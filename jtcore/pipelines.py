@@ -24,32 +24,43 @@ Paths = str | Path | Sequence[str | Path] | Mapping[str, str | Path]
 def load_adapters(
     pipe: object,
     paths: Paths,
-    scale: float = 1.0,
+    scale: float | None = None,
     *,
     plugin_folders: Sequence[str | Path] = (),
 ) -> "LoadedAdapters":
     """Attach adapters to a stock diffusers pipeline, and have them on whenever it samples.
 
     `paths` are files and run directories, also as "NAME=PATH" or {NAME: PATH} where two adapters
-    have one name. Adapters of any kind are attached as they were trained, gates and all.
-    `plugin_folders` are for adapters of local plugins. Raises JtError where a file cannot be read,
-    where no backbone knows the pipeline, and where an adapter does not fit its denoiser; the
-    pipeline is then as it was.
+    have one name. Adapters of any kind are attached as they were trained, gates and all, and are
+    on at `scale`, or each at that with which its recipe sampled. `plugin_folders` are for adapters
+    of local plugins. Raises JtError where a file cannot be read, where no backbone knows the
+    pipeline, where an adapter does not fit its denoiser, and where its recipe sampled with a
+    schedule of scales and none is given here; the pipeline is then as it was.
     """
     sources = _sources(paths)
     if not sources:
         raise JtError("load_adapters: expected at least one adapter file")
     plugins = load_plugins([*folders_of(sources), *plugin_folders])
     artifacts = read_adapters(sources, plugins)
+    scales = {each.name: _scale_of(each) if scale is None else scale for each in artifacts}
     backbone = _adopt(pipe, artifacts, plugins)
     before = set(hooks_of(backbone.denoiser))
     try:
-        loaded = LoadedAdapters(backbone.denoiser, _attach(artifacts, backbone), scale)
+        loaded = LoadedAdapters(backbone.denoiser, _attach(artifacts, backbone), scales)
     except BaseException:
         _unhook(set(hooks_of(backbone.denoiser)) - before)
         raise
     loaded.hooks = set(hooks_of(backbone.denoiser)) - before
     return loaded
+
+
+def _scale_of(artifact: Artifact) -> float:
+    if artifact.schedule:
+        raise JtError(
+            f"{artifact.path}: its recipe sampled with a schedule of scales, which stock pipelines"
+            " do not follow; give a `scale`, or take jt-sample"
+        )
+    return artifact.scale
 
 
 def _sources(paths: Paths) -> list[Source]:
@@ -67,13 +78,15 @@ class LoadedAdapters:
 
     hooks: Collection[Hook] = ()  # what attaching has put into the denoiser
 
-    def __init__(self, denoiser: nn.Module, adapters: Mapping[str, Adapter], scale: float):
+    def __init__(
+        self, denoiser: nn.Module, adapters: Mapping[str, Adapter], scales: Mapping[str, float]
+    ):
         self._adapters = adapters
         self._scales: dict[str, float] = {}
         self._pass = ExitStack()
         self._latents = list(signature(type(denoiser).forward).parameters)[1]  # after self
         for name in adapters:
-            self.scale(name, scale)
+            self.scale(name, scales[name])
         # ahead of the adapters' own, of which one may be at the denoiser itself
         denoiser.register_forward_pre_hook(self._open, with_kwargs=True, prepend=True)
         denoiser.register_forward_hook(self._close, always_call=True)

@@ -108,8 +108,9 @@ def runs(recipe: Path, folder: Path) -> tuple[str, str]:
 
 
 def first_problem(recipe: Path, folder: Path) -> str:
-    out, own = folder / recipe.parent.name / recipe.stem, folder / recipe.stem
-    own.mkdir(exist_ok=True)
+    own = folder / recipe.parent.name / recipe.stem
+    own.mkdir(parents=True)
+    out = own / "run"
     settings = [part for setting in shrunk(recipe, own) for part in ("--set", setting)]
     if status := cli.run([str(recipe), "--check", *settings]):
         return f"--check: exit status {status}"

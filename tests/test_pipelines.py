@@ -1,5 +1,6 @@
 """Adapter files on stock diffusers pipelines: what is sampled there is what jtcore samples."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -158,6 +159,35 @@ def test_two_adapters_at_their_scales_sample_what_jtcore_does(case, pipe, gated,
 
     assert loaded.scales == {"joint": 0.5, "plain": -0.25}
     case.assert_same(case.sample(pipe), sample_by_jtcore(case, {gated: 0.5, plain: -0.25}))
+
+
+@pytest.mark.parametrize(
+    ("sampled", "scales"),
+    [({"scales": {"joint": 0.25}}, {"joint": 0.25}), ({"scales": {"joint": 0}}, {"joint": 0})],
+)
+def test_an_adapter_is_on_at_the_scale_of_its_recipe(pipe, gated, tmp_path, sampled, scales):
+    file = as_sampled(gated, tmp_path / "joint.safetensors", **sampled)
+    assert jtcore.load_adapters(pipe, file).scales == scales
+    assert jtcore.load_adapters(pipe, file, scale=1).scales == {"joint": 1}
+
+
+def test_a_schedule_that_a_stock_pipeline_does_not_follow_is_told(pipe, gated, tmp_path):
+    weak_first = {"joint": {"unit": "step", "at": [1.0], "scales": [0.4, 0.8], "on": "both"}}
+    file = as_sampled(gated, tmp_path / "joint.safetensors", schedule=weak_first)
+    told = "its recipe sampled with a schedule of scales, which stock pipelines do not follow; "
+    with pytest.raises(JtError) as caught:
+        jtcore.load_adapters(pipe, file)
+    assert str(caught.value) == f"{file}: {told}give a `scale`, or take jt-sample"
+    assert jtcore.load_adapters(pipe, file, scale=0.8).scales == {"joint": 0.8}
+
+
+def as_sampled(source: Path, to: Path, **sampled: Any) -> Path:
+    """The adapter file as that of a recipe which sampled so."""
+    with safe_open(source, "pt") as file:
+        ((key, facts),) = file.metadata().items()
+    table = {"prompts": ["a cat"], "frames": 1, "size": [32, 32], **sampled}
+    save_file(load_file(source), to, {key: json.dumps(json.loads(facts) | {"sample": table})})
+    return to
 
 
 def test_at_scale_zero_even_nan_weights_change_nothing(case, pipe, gated, tmp_path):

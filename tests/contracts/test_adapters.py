@@ -44,7 +44,7 @@ FIXED = ("oft", "vera", "ia3")  # of peft's methods, those that begin with what 
 REPLACE = (Weights,)  # what the denoiser computes with: a module has one of them at most
 PLAIN_LORA = (LoRA,)  # and peft's own
 BESIDE = (ResidualBottleneck, DualReal)  # attentions and feed-forwards, not the linears in them
-OF_OTHERS = (StageBlender,)  # which it weighs: tests/plugins/test_stage_blender.py
+OF_OTHERS = (StageBlender,)  # which it weighs: tests/plugins/test_dualreal.py
 OF_TEXT = (Token,)  # which it changes before the denoiser: tests/plugins/test_token.py
 every_adapter = pytest.mark.parametrize("spec", ADAPTERS, ids=lambda spec: type(spec).__name__)
 SCALE = 1.5
