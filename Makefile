@@ -10,11 +10,12 @@ TASKS := blick_squares dax_spirals wug_spirals zot_eightwise fep_eightwise tove_
 run: $(INSTALLED) data/pocket/task.json
 	$(BIN)/jt-run jointtuner_pocket
 
+# one thread: the tests' tensors are so small that two would only wait for each other
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
