@@ -69,6 +69,8 @@ def read(name: str, layers: int | None, settings: Sequence[str]) -> Recipe:
     """The recipe on random weights of its own configuration."""
     table = read_table(find_recipe(name))
     published = table["backbone"]
+    if published.get("weights") not in SIZES:
+        raise SystemExit(f"{name}: no size is known of its weights, but of {', '.join(SIZES)}")
     size = SIZES[published["weights"]] | ({"layers": layers} if layers else {})
     table["backbone"] = {"kind": published["kind"], "weights": "random", **size}
     recipe = build_recipe(change(table, settings), load_plugins())

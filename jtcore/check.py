@@ -1,6 +1,6 @@
 """The check of a recipe: everything that can be known before anything is computed."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import product
 from pathlib import Path
@@ -10,13 +10,13 @@ import torch
 from jtcore.adapter import Adapter
 from jtcore.artifact import initial_problems
 from jtcore.controls import control_problems
-from jtcore.data import captions, data_problems, reference_files
+from jtcore.data import data_problems, known_captions, reference_files
 from jtcore.engine import choose_device
 from jtcore.errors import JtError
 from jtcore.inversion import prior_problems
 from jtcore.model import attach_adapters
 from jtcore.reading import read, replaced_words
-from jtcore.recipe import Branch, EngineSettings, Recipe, Sampling
+from jtcore.recipe import EngineSettings, Recipe, Sampling
 from jtcore.references import reference_problems
 from jtcore.types import Backbone, BackboneSpec
 from jtcore.words import attention_problems
@@ -49,7 +49,7 @@ def _data(recipe: Recipe) -> Problems:
 
 def _files(recipe: Recipe) -> Problems:
     """Adapters that have something for each file, on data of another number of files."""
-    for _, branch in _branches(recipe):
+    for branch in recipe.branches.values():
         for adapter, data in product(branch.adapters, branch.data):
             problems = getattr(recipe.adapter[adapter].spec, "files_problems", None)
             with suppress(JtError):  # of files that cannot be found: told with the data
@@ -63,7 +63,7 @@ def _count(recipe: Recipe, data: str) -> int:
 
 def _masks(recipe: Recipe) -> Problems:
     """Losses that need masks, on data without."""
-    for place, branch in _branches(recipe):
+    for place, branch in recipe.branches.items():
         for name, term in branch.losses.items():
             bare = [
                 data
@@ -77,7 +77,7 @@ def _masks(recipe: Recipe) -> Problems:
 
 def _frames(recipe: Recipe) -> Problems:
     """Single frames of clips, of a codec that puts several into a latent one."""
-    for place, branch in _branches(recipe):
+    for place, branch in recipe.branches.items():
         for name in branch.data if branch.frame == "random" else ():
             data = recipe.data[name]
             try:
@@ -90,13 +90,6 @@ def _frames(recipe: Recipe) -> Problems:
                     f" none is a frame; give the branch a table of data.{name}'s source with"
                     f" frames = 1 and clips = {data.frames}, which draws single ones"
                 )
-
-
-def _branches(recipe: Recipe) -> Iterator[tuple[str, Branch]]:
-    """Every branch, with its place."""
-    for stage_name, stage in recipe.stage.items():
-        for name, branch in stage.branch.items():
-            yield f"stage.{stage_name}.branch.{name}", branch
 
 
 def _sampling(recipe: Recipe) -> Problems:
@@ -132,24 +125,15 @@ def _prompts(recipe: Recipe) -> Problems:
 
 def _asked(recipe: Recipe) -> dict[str, Sequence[str]]:
     """All that is embedded, by its place."""
-    asked = {f"data.{name}.prompt": _captions(recipe, [name]) for name in recipe.used_data}
+    asked = {
+        f"data.{name}.prompt": known_captions([recipe.data[name]]) for name in recipe.used_data
+    }
     if recipe.sample:
         asked["sample.prompts"] = recipe.sample.prompts
         asked["sample.negative"] = [recipe.sample.negative]
         if recipe.sample.noise_prior:
             asked["sample.noise_prior.prompt"] = [recipe.sample.noise_prior.prompt]
     return asked
-
-
-def _captions(recipe: Recipe, streams: Iterable[str]) -> list[str]:
-    """Those of some streams, but for what is told with the data."""
-    found = []
-    for name in streams:
-        try:
-            found += captions(recipe.data[name])
-        except JtError:
-            continue
-    return found
 
 
 def _engine(recipe: Recipe) -> Problems:
@@ -204,9 +188,11 @@ def _model(recipe: Recipe) -> Problems:
         yield from initial_problems(Path(path), recipe.adapter[name], attached[name], name)
     asked = list(dict.fromkeys(prompt for prompts in _asked(recipe).values() for prompt in prompts))
     for name, adapter in attached.items():
-        branches = (b for stage in recipe.stage.values() for b in stage.branch.values())
-        streams = {data for b in branches if name in b.trained for data in b.data}
-        for problem in adapter.text_problems(_captions(recipe, sorted(streams)), asked):
+        learning = (branch for branch in recipe.branches.values() if name in branch.trained)
+        streams = {data for branch in learning for data in branch.data}
+        for problem in adapter.text_problems(
+            known_captions(recipe.data[each] for each in sorted(streams)), asked
+        ):
             yield f"adapter.{name}: {problem}"
 
 

@@ -79,44 +79,8 @@ def sample(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--captions", action="store_true", help="write each prompt beside its video, as data has it"
     )
-    parser.add_argument("--scale", action="append", default=[], metavar="ADAPTER=NUMBER")
-    parser.add_argument(
-        "--schedule",
-        action="append",
-        default=[],
-        metavar="ADAPTER=TABLE",
-        help="factors on its scale, such as 'joint={unit=\"step\", at=[5], scales=[0.5, 1]}'; false"
-        " takes the recipe's away",
-    )
-    parser.add_argument(
-        "--control",
-        action="append",
-        default=[],
-        metavar="NAME=TABLE",
-        help="what else leads the videos, such as 'camera={kind=\"latent_shift\", right=64}'; false"
-        " takes the recipe's away",
-    )
-    parser.add_argument("--steps", type=int, help="of denoising")
-    parser.add_argument("--scheduler", metavar="NAME", help="such as dpm; see the backbone")
-    parser.add_argument("--guidance", type=float, help="of the prompt; 1 is none")
-    parser.add_argument(
-        "--dynamic-guidance", action=argparse.BooleanOptionalAction, help="on CogVideoX's cosine"
-    )
-    parser.add_argument("--negative", help="the prompt that guidance leads away from")
-    parser.add_argument("--frames", type=int)
-    parser.add_argument("--size", nargs=2, type=int, metavar=("HEIGHT", "WIDTH"))
-    parser.add_argument("--fps", type=float, help="of the written files")
-    parser.add_argument("--batch", type=int, help="videos at once")
-    parser.add_argument(
-        "--reference", metavar="FILE", help="a picture, for adapters with an image condition"
-    )
-    parser.add_argument("--noise-prior", metavar="FILE", help="a video to begin with the noise of")
-    parser.add_argument(
-        "--noise-share",
-        type=float,
-        metavar="SHARE",
-        help="of that noise, 0 to 1; 0 is none, default 0.5",
-    )
+    _add_leading(parser)
+    _add_walk(parser)
     parser.add_argument(
         "--trace",
         type=Path,
@@ -172,6 +136,52 @@ def _parser(name: str, description: str) -> argparse.ArgumentParser:
 
 def _add_set(parser: argparse.ArgumentParser, told: str) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help=told)
+
+
+def _add_leading(parser: argparse.ArgumentParser) -> None:
+    """What leads a video besides its prompt."""
+    parser.add_argument("--scale", action="append", default=[], metavar="ADAPTER=NUMBER")
+    parser.add_argument(
+        "--schedule",
+        action="append",
+        default=[],
+        metavar="ADAPTER=TABLE",
+        help="factors on its scale, such as 'joint={unit=\"step\", at=[5], scales=[0.5, 1]}'; false"
+        " takes the recipe's away",
+    )
+    parser.add_argument(
+        "--control",
+        action="append",
+        default=[],
+        metavar="NAME=TABLE",
+        help="what else leads the videos, such as 'camera={kind=\"latent_shift\", right=64}'; false"
+        " takes the recipe's away",
+    )
+
+
+def _add_walk(parser: argparse.ArgumentParser) -> None:
+    """How a video comes from noise; of what is not given, as the recipe has it."""
+    parser.add_argument("--steps", type=int, help="of denoising")
+    parser.add_argument("--scheduler", metavar="NAME", help="such as dpm; see the backbone")
+    parser.add_argument("--guidance", type=float, help="of the prompt; 1 is none")
+    parser.add_argument(
+        "--dynamic-guidance", action=argparse.BooleanOptionalAction, help="on CogVideoX's cosine"
+    )
+    parser.add_argument("--negative", help="the prompt that guidance leads away from")
+    parser.add_argument("--frames", type=int)
+    parser.add_argument("--size", nargs=2, type=int, metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--fps", type=float, help="of the written files")
+    parser.add_argument("--batch", type=int, help="videos at once")
+    parser.add_argument(
+        "--reference", metavar="FILE", help="a picture, for adapters with an image condition"
+    )
+    parser.add_argument("--noise-prior", metavar="FILE", help="a video to begin with the noise of")
+    parser.add_argument(
+        "--noise-share",
+        type=float,
+        metavar="SHARE",
+        help="of that noise, 0 to 1; 0 is none, default 0.5",
+    )
 
 
 def _add_plugin_folder(parser: argparse.ArgumentParser) -> None:

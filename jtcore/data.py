@@ -6,6 +6,7 @@ Recipes are read without torch: only checks that open files import it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from glob import glob
 from itertools import product
 from pathlib import Path
@@ -131,6 +132,15 @@ def captions(data: Data) -> list[str]:
             problems += error.problems
     if problems:
         raise JtError(problems)
+    return found
+
+
+def known_captions(tables: Iterable[Data]) -> list[str]:
+    """Of the tables whose captions can be read: what is wrong with the others is told with them."""
+    found = []
+    for data in tables:
+        with suppress(JtError):
+            found += captions(data)
     return found
 
 

@@ -225,15 +225,23 @@ class Recipe:
         return sum(stage.steps for stage in self.stage.values())
 
     @property
+    def branches(self) -> dict[str, Branch]:
+        """Every branch, by its place."""
+        return {
+            f"stage.{stage_name}.branch.{name}": branch
+            for stage_name, stage in self.stage.items()
+            for name, branch in stage.branch.items()
+        }
+
+    @property
     def drops_text(self) -> bool:
         """Whether some branch trains without captions at times."""
-        return any(b.drop_text for stage in self.stage.values() for b in stage.branch.values())
+        return any(branch.drop_text for branch in self.branches.values())
 
     @property
     def used_data(self) -> dict[str, Data]:
         """What branches or validation draw from; a variant may leave some of its base's unused."""
-        branches = (branch for stage in self.stage.values() for branch in stage.branch.values())
-        names = {name for branch in branches for name in branch.data}
+        names = {name for branch in self.branches.values() for name in branch.data}
         names |= set(self.validation.data) if self.validation else set()
         return {name: data for name, data in self.data.items() if name in names}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ import torch
 from attrs import frozen
 
 from jtcore.attention import AttentionTo, Capture
-from jtcore.data import captions
+from jtcore.data import known_captions
 from jtcore.errors import JtError
 from jtcore.reading import read, replaced_words
 
@@ -103,25 +103,15 @@ def attention_problems(recipe: Recipe, backbone: Backbone) -> Iterator[str]:
     """Of losses that ask to see attention: sites that are not there, captions without the phrase.
     `backbone` may be without weights."""
     words = finder(recipe.backbone.spec, replaced_words(recipe.adapter))
-    for stage_name, stage in recipe.stage.items():
-        for branch_name, branch in stage.branch.items():
-            for name, term in branch.losses.items():
-                asked = getattr(term.loss.spec, "attention", None)
-                if asked is None:
-                    continue
-                place = f"stage.{stage_name}.branch.{branch_name}.losses.{name}"
-                streams = [
-                    d for d in branch.data if term.on in ("all", branch.medium(recipe.data[d]))
-                ]
-                prompts = _captions(recipe, streams)
-                for problem in _problems(asked, backbone, words, prompts):
-                    yield f"{place}: {problem}"
-
-
-def _captions(recipe: Recipe, streams: Iterable[str]) -> Iterator[str]:
-    for name in streams:
-        with suppress(JtError):  # told with the data
-            yield from captions(recipe.data[name])
+    for place, branch in recipe.branches.items():
+        tables = [recipe.data[name] for name in branch.data]
+        for name, term in branch.losses.items():
+            asked = getattr(term.loss.spec, "attention", None)
+            if asked is None:
+                continue
+            prompts = known_captions(t for t in tables if term.on in ("all", branch.medium(t)))
+            for problem in _problems(asked, backbone, words, prompts):
+                yield f"{place}.losses.{name}: {problem}"
 
 
 def _problems(

@@ -8,6 +8,8 @@ from torch.nn import functional
 
 from jtcore.types import Pass
 
+from ._linear import laid_over
+
 Activation = Literal["between", "after"]
 Condition = Literal["add", "multiply"]
 
@@ -55,14 +57,6 @@ class Bottleneck(nn.Module):
 
 def per_sample(scale: float | Tensor) -> float | Tensor:  # (B, 1, ...) -> (B,)
     return scale.flatten() if isinstance(scale, Tensor) else scale
-
-
-def laid_over(values: Tensor, x: Tensor) -> Tensor:  # (B, c) -> (N, 1, ..., c)
-    """One row for each sample, laid over an `x` (N, ..., c) whose first axis is the batch, or has
-    each sample's frames or pixels folded into it with the sample outermost."""
-    assert len(x) % len(values) == 0, f"an axis of {len(x)} does not hold {len(values)} samples"
-    each = values.repeat_interleave(len(x) // len(values), 0)
-    return each.view(len(x), *[1] * (x.ndim - 2), -1)
 
 
 def linear(inputs: int, outputs: int, device: torch.device, zero: bool = False) -> nn.Linear:

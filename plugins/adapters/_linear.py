@@ -194,9 +194,14 @@ def spread(scale: float | Tensor, x: Tensor, batch: int) -> float | Tensor:  # -
     batch, or has each sample's frames or pixels folded into it with the sample outermost."""
     if not isinstance(scale, Tensor):
         return scale
-    assert len(x) % batch == 0, f"a layer's first axis, {len(x)}, does not hold {batch} samples"
-    each = scale.reshape(batch).repeat_interleave(len(x) // batch)
-    return each.view(-1, *[1] * (x.ndim - 1)).to(x)
+    return laid_over(scale.reshape(batch, 1), x).to(x)
+
+
+def laid_over(values: Tensor, x: Tensor) -> Tensor:  # (B, c) -> (N, 1, ..., c)
+    """One row for each sample, laid over such an `x` (N, ..., c)."""
+    assert len(x) % len(values) == 0, f"an axis of {len(x)} does not hold {len(values)} samples"
+    each = values.repeat_interleave(len(x) // len(values), 0)
+    return each.view(len(x), *[1] * (x.ndim - 2), -1)
 
 
 def times(weights: nn.Linear, x: Tensor) -> Tensor:  # (N, ..., in) -> (N, ..., out)
@@ -235,9 +240,14 @@ def refuse_others(targets: Mapping[str, nn.Module]) -> None:
 
 def place(root: nn.Module, path: str, module: nn.Module) -> None:
     """Make `module` the submodule of `root` at the dotted `path`."""
-    *parents, name = path.split(".")
-    for parent in parents:
-        if parent not in dict(root.named_children()):
-            root.add_module(parent, nn.Module())
-        root = root.get_submodule(parent)
-    root.add_module(name, module)
+    parent, _, name = path.rpartition(".")
+    descend(root, parent).add_module(name, module)
+
+
+def descend(root: nn.Module, path: str) -> nn.Module:
+    """The submodule at a dotted path, made where there is none."""
+    for name in path.split(".") if path else ():
+        if name not in root._modules:
+            root.add_module(name, nn.Module())
+        root = root._modules[name]
+    return root

@@ -12,6 +12,8 @@ from jtcore.adapter import Adapter
 from jtcore.targets import Targets
 from jtcore.types import Backbone
 
+from ._linear import descend
+
 
 @frozen
 class Weights:
@@ -53,7 +55,7 @@ class WeightsAdapter(Adapter):
         self.owners = dict(owners)  # a dict, for the denoiser's modules are none of this one's
         self._relative: Tensor | None = None  # (), until there is more training
         for name, module in owners.items():
-            replacement = _Replacement(self, _copy(module, _descend(self, name)))
+            replacement = _Replacement(self, _copy(module, descend(self, name)))
             module.register_forward_pre_hook(replacement.begin)
             module.register_forward_hook(replacement.end, always_call=True)
 
@@ -152,15 +154,6 @@ def _copy(module: nn.Module, into: nn.Module) -> nn.Module:
         copy = weight.detach().to(torch.float32, copy=True)
         into.register_parameter(name, nn.Parameter(copy))
     return into
-
-
-def _descend(root: nn.Module, path: str) -> nn.Module:
-    """The submodule at a dotted path, made where there is none."""
-    for name in path.split(".") if path else ():
-        if name not in root._modules:
-            root.add_module(name, nn.Module())
-        root = root._modules[name]
-    return root
 
 
 def _refuse_shared(owners: Mapping[str, nn.Module], others: Mapping[str, Adapter]) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # importing transformers costs seconds
 
     from jtcore.types import RowEncoder
 
+    from ._pretrained import Parts
+
 
 @frozen(eq=False)
 class Words:
@@ -52,6 +54,20 @@ class Words:
 
     def _spelt(self, text: str) -> list[int]:
         return self.tokenizer()(text, add_special_tokens=False).input_ids
+
+
+def words_of(
+    parts: Parts,
+    tokenizer: Callable[[], PreTrainedTokenizerFast],
+    width: str,
+    load: Callable[[torch.device], RowEncoder],
+    clean: Callable[[str], str] = str,
+) -> Words | None:
+    """Those of a checkpoint, whose text encoder calls the width of its vectors `width`; random
+    weights have none."""
+    if parts.random:
+        return None
+    return Words(tokenizer, lambda: parts.config("text_encoder")[width], load, clean)
 
 
 def checkpoint_layers(layers: Iterable[nn.Module]) -> None:

@@ -17,7 +17,7 @@ from ._pretrained import Layout, Parts, reads_more
 from ._random import RandomText, of_files_alone, of_random_alone
 from ._t5 import TOKENIZERS, load_t5, load_t5_tokenizer, too_long
 from ._vae import CogVideoXCodec
-from ._vocabulary import Words
+from ._vocabulary import Words, words_of
 from ._words import kept, no_tokens, positions
 
 if TYPE_CHECKING:
@@ -148,13 +148,7 @@ class CogVideoX:
 
     @property
     def _vocabulary(self) -> Words | None:
-        if self._parts.random:
-            return None
-        return Words(
-            self._tokenizer,
-            lambda: self._parts.config("text_encoder")["d_model"],
-            self.load_text_encoder,
-        )
+        return words_of(self._parts, self._tokenizer, "d_model", self.load_text_encoder)
 
     def _tokenizer(self) -> T5Tokenizer:
         return kept(load_t5_tokenizer, self._parts.checkpoint)

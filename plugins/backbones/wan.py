@@ -15,7 +15,7 @@ from . import _umt5
 from ._pretrained import Layout, Parts, reads_more
 from ._random import RandomText, of_files_alone, of_random_alone
 from ._t5 import TOKENIZERS, load_t5_tokenizer, too_long
-from ._vocabulary import Words
+from ._vocabulary import Words, words_of
 from ._wan import WanBackbone, keep_times_precise
 from ._wan_vae import WanCodec
 from ._words import kept, no_tokens, positions
@@ -191,13 +191,8 @@ class Wan:
 
     @property
     def _vocabulary(self) -> Words | None:
-        if self._parts.random:
-            return None
-        return Words(
-            self._tokenizer,
-            lambda: self._parts.config("text_encoder")["d_model"],
-            self.load_text_encoder,
-            _umt5.cleaned,
+        return words_of(
+            self._parts, self._tokenizer, "d_model", self.load_text_encoder, _umt5.cleaned
         )
 
     def _tokenizer(self) -> T5Tokenizer:

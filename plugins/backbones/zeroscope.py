@@ -17,7 +17,7 @@ from ._frame_vae import FrameCodec
 from ._pretrained import Layout, Parts, reads_more
 from ._random import RandomText, of_files_alone, of_random_alone
 from ._unet import UNetBackbone, bypass_temporal, noise_schedule
-from ._vocabulary import Words
+from ._vocabulary import Words, words_of
 from ._words import kept, no_tokens, positions
 
 if TYPE_CHECKING:
@@ -171,13 +171,7 @@ class ZeroScope:
 
     @property
     def _vocabulary(self) -> Words | None:
-        if self._parts.random:
-            return None
-        return Words(
-            self._tokenizer,
-            lambda: self._parts.config("text_encoder")["hidden_size"],
-            self.load_text_encoder,
-        )
+        return words_of(self._parts, self._tokenizer, "hidden_size", self.load_text_encoder)
 
     def _tokenizer(self) -> CLIPTokenizer:
         return kept(load_clip_tokenizer, self._parts.checkpoint)

@@ -2,15 +2,15 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import torch
 from attrs import frozen
 from torch import Tensor, nn
 
 from jtcore import JtError
 from jtcore.types import Backbone, Imported
+
+from ._released import load_released
 
 Sites = Mapping[str, tuple[str, ...]]  # class of a block -> what the names of its linears contain
 Shape = tuple[int, ...]
@@ -57,13 +57,7 @@ def read_list(path: Path) -> list[Tensor]:
 
     Nothing that the file says is run. Raises JtError where it holds anything but matrices.
     """
-    try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise JtError("there is no such file") from error
-    except (UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        told = str(error).strip().splitlines() or [type(error).__name__]
-        raise JtError(f"cannot be read as a list of tensors alone: {told[0]}") from error
+    held = load_released(path, "a list of tensors")
     if not isinstance(held, list) or not held:
         raise JtError(f"expected a list of tensors, found {type(held).__name__}")
     for index, item in enumerate(held):

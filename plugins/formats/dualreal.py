@@ -3,16 +3,16 @@
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Literal, get_args
 
-import torch
 from attrs import field, frozen
 from attrs.validators import in_
 from torch import Tensor
 
 from jtcore import JtError, hookimpl
 from jtcore.types import Backbone, Imported
+
+from ._released import load_released
 
 Part = Literal["identity", "motion", "controller"]
 PREFIXES = {"identity": "id", "motion": "motion"}
@@ -130,13 +130,7 @@ def _refuse_others(
 
 def _read(path: Path) -> dict[str, Tensor]:
     """The tensors by name, in float32. Nothing that the file says is run."""
-    try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise JtError("there is no such file") from error
-    except (UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        told = str(error).strip().splitlines() or [type(error).__name__]
-        raise JtError(f"cannot be read as tensors alone: {told[0]}") from error
+    held = load_released(path, "tensors")
     if not isinstance(held, dict) or not held:
         raise JtError(f"expected tensors by name, found {type(held).__name__}")
     odd = [name for name, item in held.items() if not isinstance(item, Tensor)]
