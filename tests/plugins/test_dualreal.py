@@ -190,6 +190,18 @@ def test_every_sample_begins_with_half_of_the_budget_in_every_group(kind):
     torch.testing.assert_close(found, static)
 
 
+def test_another_budget_is_split_into_what_is_left_of_it():
+    backbone, asked = build("cogvideox"), ask("cogvideox")
+    others = {name: DualReal().attach(backbone, {}) for name in ("identity", "motion")}
+    controller = StageBlender(groups=2, width=16, budget=1.0).attach(backbone, others)
+    torch.nn.init.constant_(controller.head.bias, 1.0)
+    put(backbone, asked, *others.values(), controller)
+    first = torch.tensor(1.0).sigmoid()
+    torch.testing.assert_close(controller.weights, first.expand(2, 2))
+    with switched_on({controller: 1.0, others["motion"]: 1.0}, 2):
+        torch.testing.assert_close(others["motion"].weight(0), 1 - first.expand(2))
+
+
 @every_kind
 def test_its_weights_are_of_the_sample_and_the_time_alone(kind):
     backbone, asked = build(kind), ask(kind)
