@@ -16,9 +16,10 @@ from jtcore.errors import JtError
 from jtcore.files import write_atomically
 from jtcore.plugins import Plugins
 from jtcore.provenance import backbone_identity
-from jtcore.recipe import EngineSettings, Recipe, Sampling
+from jtcore.recipe import Recipe, Sampling
 from jtcore.run import read_json
 from jtcore.scales import ScaleSchedule
+from jtcore.settings import EngineSettings
 from jtcore.structure import Component, structure, structure_component, unstructure
 from jtcore.tables import parse_toml
 

@@ -16,8 +16,9 @@ from jtcore.errors import JtError
 from jtcore.inversion import prior_problems
 from jtcore.model import attach_adapters
 from jtcore.reading import read, replaced_words
-from jtcore.recipe import EngineSettings, Recipe, Sampling
+from jtcore.recipe import Recipe, Sampling
 from jtcore.references import reference_problems
+from jtcore.settings import EngineSettings
 from jtcore.types import Backbone, BackboneSpec
 from jtcore.words import attention_problems
 

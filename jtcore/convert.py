@@ -17,8 +17,9 @@ from jtcore.files import write_atomically
 from jtcore.model import attach_adapters
 from jtcore.near import did_you_mean
 from jtcore.plugins import Plugins, can, load_plugins
-from jtcore.recipe import EngineSettings, Recipe
+from jtcore.recipe import Recipe
 from jtcore.run import speaker
+from jtcore.settings import EngineSettings
 from jtcore.structure import (
     NAME,
     Component,

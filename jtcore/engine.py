@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from jtcore.errors import JtError
-from jtcore.recipe import EngineSettings, Stage
+from jtcore.recipe import Stage
+from jtcore.settings import EngineSettings
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SMALLEST_SCALE = 1.0  # fp16 gradients that overflow even unscaled are not a matter of scale

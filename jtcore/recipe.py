@@ -12,12 +12,12 @@ from jtcore.near import did_you_mean
 from jtcore.noise import SharedNoise, Times
 from jtcore.plugins import Plugins
 from jtcore.scales import ScaleSchedule
+from jtcore.settings import EngineSettings
 from jtcore.structure import Component, component, lines, structure, unstructure
 
 On = Literal["image", "video", "all"]
 Problems = Iterator[str]  # each with its path
 
-MOST_THREADS = 1024  # what torch is asked for at most; it takes no 64-bit number
 _SIZE = deep_iterable(ge(1))
 
 
@@ -172,18 +172,6 @@ class Validation:
     data: tuple[str, ...] = field(validator=min_len(1))
     draws: int = field(default=8, validator=ge(1))  # of noise and time, for each file
     seed: int = 0
-
-
-@frozen
-class EngineSettings:
-    """How the arithmetic is done."""
-
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    gradient_checkpointing: bool = False
-    threads: int | None = field(
-        default=None, validator=optional(and_(ge(1), le(MOST_THREADS)))
-    )  # of a CPU; they shape sums
 
 
 @frozen

@@ -24,10 +24,11 @@ from jtcore.model import attach_adapters, load_model
 from jtcore.plugins import load_plugins
 from jtcore.provenance import backbone_identity
 from jtcore.reading import read, replaced_words
-from jtcore.recipe import EngineSettings, Sampling
+from jtcore.recipe import Sampling
 from jtcore.references import embed_pictures, picture_problems
 from jtcore.run import speaker, write_json
 from jtcore.sample import LESS, generate, requests
+from jtcore.settings import EngineSettings
 from jtcore.signals import stop_on_signals
 from jtcore.stream import embed_texts
 from jtcore.structure import Component, component, structure, unstructure

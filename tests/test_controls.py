@@ -16,9 +16,10 @@ from jtcore.controls import Control, Held, Walk
 from jtcore.engine import Engine
 from jtcore.model import Model
 from jtcore.plugins import load_plugins
-from jtcore.recipe import EngineSettings, Sampling
+from jtcore.recipe import Sampling
 from jtcore.sample import denoise, requests
 from jtcore.scales import Moment
+from jtcore.settings import EngineSettings
 from jtcore.structure import structure
 from jtcore.types import BackboneSpec
 from jtcore.words import finder

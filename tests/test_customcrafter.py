@@ -12,9 +12,10 @@ from jtcore.engine import Engine
 from jtcore.model import Model, attach_adapters
 from jtcore.plugins import load_plugins
 from jtcore.reading import read, replaced_words
-from jtcore.recipe import EngineSettings, Sampling, build_recipe
+from jtcore.recipe import Sampling, build_recipe
 from jtcore.sample import denoise, requests
 from jtcore.scales import ScaleSchedule, moments
+from jtcore.settings import EngineSettings
 from jtcore.structure import Component
 from jtcore.tables import read_table
 from jtplugins.adapters.lora import LoRA

@@ -11,6 +11,7 @@ from jtcore import hooks, recipe
 from jtcore.data import Data
 from jtcore.noise import SharedNoise, Times
 from jtcore.scales import ScaleSchedule
+from jtcore.settings import EngineSettings
 
 ROOT = Path(__file__).parent.parent
 RECIPES = (ROOT / "docs" / "recipes.md").read_text()
@@ -26,7 +27,7 @@ TABLES = (
     recipe.SampledReference,
     ScaleSchedule,
     recipe.Validation,
-    recipe.EngineSettings,
+    EngineSettings,
     recipe.Checkpoints,
     recipe.PluginFolders,
     recipe.Recipe,

@@ -15,8 +15,9 @@ from jtcore.engine import Engine
 from jtcore.guidance import cosine_guidance
 from jtcore.media import read_sample
 from jtcore.model import Model
-from jtcore.recipe import EngineSettings, Sampling
+from jtcore.recipe import Sampling
 from jtcore.sample import denoise, generate, requests
+from jtcore.settings import EngineSettings
 from jtplugins.adapters.glora import GLoRA
 from jtplugins.backbones._cogvideox import CogVideoXBackbone
 from jtplugins.backbones.pocket import Pocket

@@ -18,8 +18,9 @@ from jtcore.diffusion import Levels, Prediction
 from jtcore.engine import Engine
 from jtcore.inversion import invert, load_reference
 from jtcore.model import Model
-from jtcore.recipe import EngineSettings, NoisePrior, Sampling
+from jtcore.recipe import NoisePrior, Sampling
 from jtcore.sample import denoise, requests
+from jtcore.settings import EngineSettings
 from jtcore.stream import load_stream
 from jtplugins.backbones._cogvideox import SCHEDULERS
 from jtplugins.backbones._samplers import Kind, sampler

@@ -10,8 +10,9 @@ from jtcore import JtError
 from jtcore.engine import Engine
 from jtcore.model import load_model
 from jtcore.noise import AXES, Draws, SharedNoise, Times
-from jtcore.recipe import EngineSettings, Sampling, build_recipe
+from jtcore.recipe import Sampling, build_recipe
 from jtcore.sample import denoise, requests
+from jtcore.settings import EngineSettings
 from jtcore.tables import change
 
 MANY = 400_000

@@ -27,8 +27,9 @@ from jtcore.artifact import load_weights, read_adapter
 from jtcore.engine import Engine
 from jtcore.model import load_model
 from jtcore.plugins import load_plugins
-from jtcore.recipe import EngineSettings, Sampling
+from jtcore.recipe import Sampling
 from jtcore.sample import denoise, requests
+from jtcore.settings import EngineSettings
 
 CPU = torch.device("cpu")
 SEED, STEPS, GUIDANCE, SIZE = 11, 2, 5.0, (32, 48)

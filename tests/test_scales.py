@@ -13,9 +13,10 @@ from jtcore.adapter import Adapter
 from jtcore.diffusion import Levels
 from jtcore.engine import Engine
 from jtcore.model import Model
-from jtcore.recipe import EngineSettings, Sampling, build_recipe
+from jtcore.recipe import Sampling, build_recipe
 from jtcore.sample import denoise, requests
 from jtcore.scales import ScaleSchedule, moments
+from jtcore.settings import EngineSettings
 from jtplugins.adapters.glora import GLoRA
 from jtplugins.adapters.lora import LoRA
 from jtplugins.backbones._cogvideox import CogVideoXBackbone

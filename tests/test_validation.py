@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from jtcore.adapter import Adapter
 from jtcore.engine import Engine
 from jtcore.model import Model
-from jtcore.recipe import EngineSettings, Validation
+from jtcore.recipe import Validation
 from jtcore.rng import generator
+from jtcore.settings import EngineSettings
 from jtcore.stream import Item, Stream
 from jtcore.validation import validate
 

@@ -6,8 +6,9 @@ import torch
 from jtcore.engine import Engine
 from jtcore.model import Model
 from jtcore.plugins import load_plugins
-from jtcore.recipe import EngineSettings, Sampling
+from jtcore.recipe import Sampling
 from jtcore.sample import denoise, requests
+from jtcore.settings import EngineSettings
 from jtcore.structure import structure
 from jtcore.types import Sample
 from jtcore.words import finder

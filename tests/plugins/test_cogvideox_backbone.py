@@ -17,8 +17,9 @@ from jtcore.adapter import switched_on
 from jtcore.engine import Engine
 from jtcore.inversion import mix
 from jtcore.model import Model, attach_adapters
-from jtcore.recipe import EngineSettings, Sampling
+from jtcore.recipe import Sampling
 from jtcore.sample import Request, denoise
+from jtcore.settings import EngineSettings
 from jtcore.structure import Component
 from jtplugins.adapters.glora import GLoRA
 from jtplugins.backbones._cogvideox import CogVideoXBackbone

@@ -14,8 +14,9 @@ from torch import Generator, Tensor
 from jtcore import JtError, cli
 from jtcore.engine import Engine
 from jtcore.model import Model
-from jtcore.recipe import EngineSettings, Sampling
+from jtcore.recipe import Sampling
 from jtcore.sample import Request, denoise
+from jtcore.settings import EngineSettings
 from jtplugins.adapters.glora import GLoRA
 from jtplugins.backbones.pocket import Pocket
 from jtplugins.backbones.zeroscope import ModelScope, ZeroScope

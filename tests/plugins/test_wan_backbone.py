@@ -21,8 +21,9 @@ from torch import Generator, Tensor
 from jtcore import JtError, cli
 from jtcore.engine import Engine
 from jtcore.model import Model
-from jtcore.recipe import EngineSettings, Sampling
+from jtcore.recipe import Sampling
 from jtcore.sample import Request, denoise
+from jtcore.settings import EngineSettings
 from jtplugins.backbones.wan import Wan
 
 CPU, META = torch.device("cpu"), torch.device("meta")
