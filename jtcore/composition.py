@@ -9,6 +9,7 @@ from attrs import evolve, frozen
 
 from jtcore.artifact import Artifact, plugin_folders_of, read_adapter
 from jtcore.errors import JtError
+from jtcore.mentions import renamed
 from jtcore.plugins import Plugins
 from jtcore.structure import NAME, name_problems, unstructure
 
@@ -54,7 +55,8 @@ def read_adapters(sources: Sequence[Source], plugins: Plugins) -> list[Artifact]
     """The adapters of all sources, each under a name of its own.
 
     A source's own name is that of its only adapter; of several it is put before their names, with
-    a hyphen. Raises JtError where a file cannot be read, and where two have one name.
+    a hyphen, also where options of one name another. Raises JtError where a file cannot be read,
+    and where two have one name.
     """
     found = [artifact for source in sources for artifact in _read(source, plugins)]
     first: dict[str, Artifact] = {}
@@ -72,14 +74,16 @@ def read_adapters(sources: Sequence[Source], plugins: Plugins) -> list[Artifact]
 
 
 def _read(source: Source, plugins: Plugins) -> Iterator[Artifact]:
-    files = source.files()
-    for path in files:
-        artifact = read_adapter(path, plugins)
-        if source.name is None:
-            yield artifact
-        else:
-            alone = len(files) == 1
-            yield evolve(artifact, name=source.name if alone else f"{source.name}-{artifact.name}")
+    """What they say of each other is renamed with them."""
+    artifacts = [read_adapter(path, plugins) for path in source.files()]
+    if source.name is None:
+        yield from artifacts
+        return
+    alone = len(artifacts) == 1
+    names = {a.name: source.name if alone else f"{source.name}-{a.name}" for a in artifacts}
+    for artifact in artifacts:
+        adapter = evolve(artifact.adapter, spec=renamed(artifact.adapter.spec, names))
+        yield evolve(artifact, name=names[artifact.name], adapter=adapter)
 
 
 def refuse_other_backbones(artifacts: Sequence[Artifact], changed: Sequence[str] = ()) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from jtcore.adapter import Adapter, Reach, hooks_of
 from jtcore.engine import Engine
 from jtcore.errors import JtError
+from jtcore.mentions import named_adapters
 from jtcore.reading import replaced_words
 from jtcore.rng import seed_of
 from jtcore.structure import Component
@@ -96,11 +97,11 @@ def _attach(spec: AdapterSpec, backbone: Backbone, others: Mapping[str, Adapter]
 
 
 def attach_order(components: Mapping[str, Component]) -> list[str]:
-    """Their names, each behind those that it says it comes `after`."""
+    """Their names, each behind those that its options name."""
     order: dict[str, None] = {}
 
     def place(name: str, waiting: tuple[str, ...] = ()) -> None:
-        for other in getattr(components[name].spec, "after", ()):
+        for other in named_adapters(components[name].spec):
             if other in components and other not in (*waiting, name):
                 place(other, (*waiting, name))
         order[name] = None

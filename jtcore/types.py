@@ -285,8 +285,8 @@ class ImageEncoderSpec(Protocol):
 
 class AdapterSpec(Protocol):
     """Options of an adapter. `reference_width`, where it has one, is how many numbers it reads of
-    an image encoder, or None; `after` names adapters that are attached before it; `replaces` maps
-    words of prompts to what the text encoder reads in their place, on or off."""
+    an image encoder, or None; `replaces` maps words of prompts to what the text encoder reads in
+    their place, on or off. Names of other adapters are fields made by `mentions.adapter_names`."""
 
     def attach(self, backbone: Backbone, others: Mapping[str, Adapter]) -> Adapter:
         """Build it beside the backbone, switched off. `others` were attached before it."""

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from jtcore import JtError, hookimpl
 from jtcore.adapter import Adapter
+from jtcore.mentions import adapter_names
 from jtcore.near import did_you_mean
 from jtcore.types import Backbone, Entrance
 
@@ -30,14 +31,10 @@ class StageBlender:
     CogVideoX is the released 512. At scale 0 it is half each again.
     """
 
-    between: tuple[str, str] = ("identity", "motion")
+    between: tuple[str, str] = adapter_names(default=("identity", "motion"))
     groups: int = field(default=7, validator=gt(0))
     budget: float = field(default=0.2, validator=gt(0))
     width: int | None = field(default=None, validator=optional(gt(0)))
-
-    @property
-    def after(self) -> tuple[str, str]:
-        return self.between
 
     def attach(self, backbone: Backbone, others: Mapping[str, Adapter]) -> "Blender":
         blocks = len(backbone.blocks())

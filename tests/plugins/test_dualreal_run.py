@@ -15,6 +15,7 @@ from torch import Tensor
 import jtcore
 from jtcore import cli
 from jtcore.adapter import switched_on
+from jtcore.composition import Source, read_adapters
 from jtcore.errors import JtError
 from jtcore.model import attach_adapters
 from jtcore.plugins import load_plugins
@@ -138,6 +139,18 @@ def test_a_run_is_sampled_again_with_its_picture_and_with_another(dual, jt_run, 
         for folder in (run / "samples", tmp_path / "again", tmp_path / "other")
     )
     assert again == first != shown
+
+
+def test_a_controller_weighs_those_of_its_own_run_under_any_name(dual, jt_run, tmp_path):
+    run = jt_run(dual)
+    asked = ["--prompt", dual["sample"]["prompts"][0], "--quiet"]
+    assert cli.sample([f"mine={run}", *asked, "--out", str(tmp_path / "again")]) == 0
+    again = (tmp_path / "again" / "adapted" / "00-seed0.mp4").read_bytes()
+    assert again == (run / "samples" / "adapted" / "00-seed0.mp4").read_bytes()
+
+    both = read_adapters([Source(run), Source(run, "mine")], load_plugins())
+    between = [each.adapter.spec.between for each in both if each.own_name == "controller"]
+    assert between == [("identity", "motion"), ("mine-identity", "mine-motion")]
 
 
 # the authors' file
