@@ -118,8 +118,8 @@ def sampled(
 
 
 def reference_problems(recipe: Recipe) -> Iterator[str]:
-    """Pictures that cannot be read, and image encoders that are missing, unused, or of a width
-    that adapters do not read."""
+    """Pictures that cannot be read, image encoders that are missing, unused, or of a width that
+    adapters do not read, and adapters that are trained without ever being shown a picture."""
     yield from _picture_problems(recipe)
     shows = [f"data.{name}" for name, data in recipe.used_data.items() if data.reference]
     shows += ["sample"] if recipe.sample and recipe.sample.reference else []
@@ -143,6 +143,19 @@ def reference_problems(recipe: Recipe) -> Iterator[str]:
     for name, read in reads.items():
         if read != width:
             yield f"adapter.{name}.reference_width: expected {width}, the encoder's; got {read}"
+        if shows and not _shown_while_trained(recipe, name):
+            yield (
+                f"adapter.{name}.reference_width: no branch that trains it has data with a"
+                " reference, so that its condition would learn nothing; give some a reference, or"
+                " leave reference_width out"
+            )
+
+
+def _shown_while_trained(recipe: Recipe, adapter: str) -> bool:
+    """Also of an adapter that nobody trains."""
+    branches = [branch for branch in recipe.branches.values() if adapter in branch.trained]
+    data = {name for branch in branches for name in branch.data}
+    return not branches or any(recipe.data[name].reference for name in data)
 
 
 def _picture_problems(recipe: Recipe) -> Iterator[str]:

@@ -203,6 +203,24 @@ def test_an_encoder_of_another_width_or_without_use_or_weights_is_told(
     assert told() == ["image_encoder: neither data nor [sample] has a reference"]
 
 
+def test_a_condition_that_is_trained_without_ever_being_shown_a_picture_is_told(
+    conditioned, write_recipe, capsys
+):
+    conditioned["data"]["other"] = dict(conditioned["data"]["motion"])  # which has a reference
+    del conditioned["data"]["motion"]["reference"]
+    branches = conditioned["stage"]["joint"]["branch"]
+    branches["shown"] = branches["joint"] | {"data": ["other"], "adapters": ["bare"]}
+    branches["shown"]["losses"] = {"loss": {"kind": "diffusion"}}
+    conditioned["adapter"]["bare"] = {"kind": "bottleneck", "targets": "visual", "width": 4}
+    assert cli.run([str(write_recipe(conditioned)), "--check"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "adapter.joint.reference_width: no branch that trains it has data with a reference, so that"
+        " its condition would learn nothing; give some a reference, or leave reference_width out"
+    ]
+    branches["shown"]["adapters"] = ["bare", "joint"]
+    assert cli.run([str(write_recipe(conditioned)), "--check"]) == 0
+
+
 def test_a_picture_for_adapters_that_read_none_is_refused(table, jt_run, tmp_path, capsys, data):
     run = jt_run(table)
     capsys.readouterr()
