@@ -74,12 +74,12 @@ def _read_base(base: object, place: str, path: Path, above: tuple[Path, ...]) ->
 
 
 def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> Table:
-    """`above` laid over `below`. A table that changes its `kind` is replaced whole; `false` in
-    the place of a table takes it away."""
+    """`above` laid over `below`. A table that changes its `kind` is replaced whole; `false` takes
+    away what is there, unless that is true or false itself."""
     result = deepcopy(dict(below))
     for key, value in above.items():
         old = result.get(key)
-        if value is False and isinstance(old, Mapping):
+        if value is False and key in result and not isinstance(old, bool):
             del result[key]
         elif isinstance(value, Mapping) and isinstance(old, Mapping) and not _other(old, value):
             result[key] = overlay(old, value)

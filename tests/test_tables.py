@@ -36,10 +36,16 @@ def test_a_table_that_keeps_its_kind_is_laid_over():
     assert overlay(below, {"rank": 4}) == below | {"rank": 4}
 
 
-def test_false_takes_a_table_away_but_is_a_value_elsewhere():
-    below = {"validation": {"data": ["x"]}, "flip": True}
+def test_false_takes_away_what_is_no_boolean_itself():
+    below = {"validation": {"data": ["x"]}, "width": 64, "of": [1], "prompt": "a wug", "flip": True}
+    above = dict.fromkeys(below, False)
 
-    assert overlay(below, {"validation": False, "flip": False}) == {"flip": False}
+    assert overlay(below, above) == {"flip": False}
+    assert overlay({"flip": False}, {"flip": False}) == {"flip": False}
+
+
+def test_false_is_a_value_where_nothing_is():
+    assert overlay({}, {"flip": False}) == {"flip": False}
 
 
 def test_what_is_laid_over_stays_as_it_was():
