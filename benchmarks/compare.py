@@ -1,10 +1,18 @@
-"""Timing two things in turn, so that a noisy machine is noisy for both."""
+"""Timing things in turn, so that a noisy machine is noisy for all; and the memory that each takes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from statistics import median
 from time import perf_counter
+from typing import Any
+from weakref import finalize
 
+import torch
 from attrs import frozen
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+Work = Callable[[], object]
 
 
 @frozen
@@ -24,15 +32,89 @@ class Row:
         )
 
 
-def time_pair(
-    what: str, ours: Callable[[], object], reference: Callable[[], object], rounds: int = 9
-) -> Row:
+def time_pair(what: str, ours: Work, reference: Work, rounds: int = 9) -> Row:
     """The median seconds of each over alternating rounds, after one that warms up."""
-    times: tuple[list[float], list[float]] = ([], [])
+    taken = time_all({"ours": ours, "reference": reference}, rounds)
+    return Row(what, median(taken["ours"]), median(taken["reference"]), "s")
+
+
+def time_all(
+    works: Mapping[str, Work], rounds: int, device: torch.device | None = None
+) -> dict[str, list[float]]:
+    """Seconds of each in every round, in turn, after a round that warms up. Every other round goes
+    backwards, so that none always follows the same one."""
+    taken: dict[str, list[float]] = {name: [] for name in works}
     for number in range(rounds + 1):
-        for work, taken in zip((ours, reference), times, strict=True):
+        for name in list(works)[:: 1 if number % 2 else -1]:
+            wait(device)
             began = perf_counter()
-            work()
+            works[name]()
+            wait(device)
             if number:
-                taken.append(perf_counter() - began)
-    return Row(what, median(times[0]), median(times[1]), "s")
+                taken[name].append(perf_counter() - began)
+    return taken
+
+
+def ratios(taken: Mapping[str, list[float]], base: str) -> dict[str, float]:
+    """The median over rounds of each one's seconds over those of `base` in the same round."""
+    return {
+        name: median(own / other for own, other in zip(each, taken[base], strict=True))
+        for name, each in taken.items()
+    }
+
+
+def peak_bytes(work: Work, device: torch.device) -> int:
+    """The most that the tensors made in `work` take at once, beside what was there before: as a
+    GPU's allocator says, or on a CPU as the storages between operations add up."""
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        work()
+        return torch.cuda.max_memory_allocated(device) - before
+    with _Storages() as storages:
+        work()
+    return storages.peak
+
+
+class _Storages(TorchDispatchMode):
+    """Adds up the storages that operations answer, while they live."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.known: set[int] = set()
+        self.now = self.peak = 0
+
+    def __torch_dispatch__(
+        self, func: Callable, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        before = {_storage(leaf)._cdata for leaf in tree_leaves((args, kwargs)) if _is(leaf)}
+        answer = func(*args, **(kwargs or {}))
+        for leaf in filter(_is, tree_leaves(answer)):
+            storage = _storage(leaf)
+            if storage._cdata not in before | self.known:
+                self._add(storage)
+        return answer
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        size, place = storage.nbytes(), storage._cdata
+        self.known.add(place)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        finalize(storage, self._drop, place, size)
+
+    def _drop(self, place: int, size: int) -> None:
+        self.known.discard(place)
+        self.now -= size
+
+
+def _is(leaf: object) -> bool:
+    return isinstance(leaf, Tensor)
+
+
+def _storage(tensor: Tensor) -> torch.UntypedStorage:
+    return tensor.untyped_storage()
+
+
+def wait(device: torch.device | None) -> None:
+    if device is not None and device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -7,11 +7,12 @@ from typing import Any, Literal
 import torch
 from attrs import Attribute
 from torch import Tensor, nn
-from torch.nn import functional
 
 from jtcore import JtError
 from jtcore.adapter import Adapter
 from jtcore.types import Backbone, Pass
+
+from ._accumulate import add, linear
 
 Init = Literal["normal", "kaiming"]
 Side = Literal["input", "output"]
@@ -34,10 +35,11 @@ class LinearAdapter(Adapter):
     ) -> None:
         super().__init__()
         refuse_others(targets)
-        self.updates = {name: build(linear) for name, linear in targets.items()}
-        for (name, update), linear in zip(self.updates.items(), targets.values(), strict=True):
+        self.updates = {name: build(module) for name, module in targets.items()}
+        for name, update in self.updates.items():
             place(self, name, update)
-            linear.register_forward_hook(partial(self._add, update, name in first_detached))
+            hook = partial(self._add, update, name in first_detached)
+            targets[name].register_forward_hook(hook)
 
     def _add(
         self,
@@ -47,7 +49,11 @@ class LinearAdapter(Adapter):
         inputs: tuple[Tensor, ...],
         output: Tensor,
     ) -> Tensor | None:  # (N, ..., out), or None to leave the output as it is
-        if self.current is None or (added := update(inputs[0], self.current)) is None:
+        if self.current is None:
+            return None
+        if self.training and isinstance(update, LowRank) and not first_detached:
+            return update(inputs[0], self.current, output)
+        if (added := update(inputs[0], self.current)) is None:
             return None
         if first_detached:
             added = torch.cat([added[:, :1].detach(), added[:, 1:]], 1)
@@ -97,22 +103,28 @@ class LowRank(nn.Module):
         self.relative: Tensor | None = None  # (), |update| / |output| of the last pass
         self.down = matrix(draw(init, rank, linear.in_features, rank, device))
         self.up = matrix(torch.zeros(linear.out_features, rank, device=device))
-        self.before = nn.Dropout(dropout if dropout_on == "input" else 0.0)
-        self.after = nn.Dropout(dropout if dropout_on == "output" else 0.0)
+        self.dropout, self.dropout_on = dropout, dropout_on
 
-    def forward(self, x: Tensor, now: Pass) -> Tensor:  # (N, ..., in) -> (N, ..., out)
-        hidden = times(self.down, self.before(x))
-        # the strength is applied where the tensor is narrowest: activations are what training keeps
-        hidden = hidden * spread(self.strength(x, now), hidden, now.batch)
-        return self.after(times(self.up, hidden))
+    def forward(self, x: Tensor, now: Pass, output: Tensor | None = None) -> Tensor:
+        """The update of an input (N, ..., in), (N, ..., out), or an `output` with it added, which
+        may be written over."""
+        hidden, strength = self.hidden(x.to(computed_in(x)), now)
+        return add(output, hidden, strength, self.up.weight, self._chance("output"))
+
+    def hidden(self, x: Tensor, now: Pass) -> tuple[Tensor, float | Tensor]:
+        """`down(x)`, (N, ..., rank), and what each sample's is multiplied with, (B,) or a number.
+
+        That is done at the width of the rank: activations are what training keeps.
+        """
+        hidden = linear(x, self.down.weight, self._chance("input"))
+        return hidden, self.scaling * of_each(now)
 
     def sampled(self) -> "LowRank":
         """What is on where samples are generated."""
         return self
 
-    def strength(self, x: Tensor, now: Pass) -> float | Tensor:  # of x (N, ..., in); (B, 1, ...)
-        """What `up(down(x))` is multiplied with."""
-        return self.scaling * now.scale
+    def _chance(self, side: Side) -> float:
+        return self.dropout if self.training and side == self.dropout_on else 0.0
 
 
 class Bank(nn.Module):
@@ -204,8 +216,17 @@ def laid_over(values: Tensor, x: Tensor) -> Tensor:  # (B, c) -> (N, 1, ..., c)
     return each.view(len(x), *[1] * (x.ndim - 2), -1)
 
 
-def times(weights: nn.Linear, x: Tensor) -> Tensor:  # (N, ..., in) -> (N, ..., out)
-    return functional.linear(x, weights.weight.to(x.dtype))
+def of_each(now: Pass) -> float | Tensor:  # (B,)
+    """The scale of a pass's samples."""
+    return now.scale.reshape(now.batch) if isinstance(now.scale, Tensor) else now.scale
+
+
+def computed_in(x: Tensor) -> torch.dtype:
+    """The type that a linear computes in."""
+    kind = x.device.type
+    if torch.is_autocast_enabled(kind) and x.dtype is not torch.float64:
+        return torch.get_autocast_dtype(kind)
+    return x.dtype
 
 
 def matrix(weight: Tensor) -> nn.Linear:  # (out, in)

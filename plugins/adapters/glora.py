@@ -13,6 +13,7 @@ from jtcore.adapter import Adapter
 from jtcore.targets import Targets
 from jtcore.types import Backbone, Pass
 
+from ._accumulate import linear
 from ._linear import (
     Init,
     LinearAdapter,
@@ -22,7 +23,7 @@ from ._linear import (
     banked,
     draw,
     matrix,
-    times,
+    of_each,
 )
 
 Over = Literal["sample", "batch"]
@@ -86,13 +87,17 @@ class GatedLowRank(LowRank):
         self.over = options.gate_over
         self.last: Tensor | None = None  # (), the mean gate; a recomputed forward finds the same
 
-    def strength(self, x: Tensor, now: Pass) -> Tensor:  # of x (N, ..., in); (B,)
-        gates = times(self.gate, x).float().sigmoid()  # (N, ..., 1)
+    def hidden(self, x: Tensor, now: Pass) -> tuple[Tensor, Tensor]:
+        """`down(x)` and the gates' mean, (B,), out of one product: the gate is a row more of
+        `down`. A GPU's fast kernels ask for multiples of 8, and get rows of zeros."""
+        rank, multiple = len(self.down.weight), 8 if x.is_cuda else 1
+        filling = self.gate.weight.new_zeros(-(rank + 1) % multiple, x.shape[-1])
+        stacked = torch.cat([self.down.weight, self.gate.weight, filling])
+        hidden, logits, _ = linear(x, stacked).split([rank, 1, len(filling)], -1)
         samples = 1 if self.over == "batch" else now.batch
-        gate = gates.reshape(samples, -1).mean(1).expand(now.batch)
+        gate = logits.float().sigmoid().reshape(samples, -1).mean(1).expand(now.batch)
         self.last = gate.detach().mean()
-        scale = now.scale.reshape(now.batch) if isinstance(now.scale, Tensor) else now.scale
-        return gate * scale
+        return hidden, gate * of_each(now)
 
 
 @hookimpl

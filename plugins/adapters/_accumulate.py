@@ -1,0 +1,205 @@
+"""The arithmetic of a low-rank update: added to an output where it lies, dropout without copies.
+
+What autograd would keep of `output + dropout(strength * hidden @ up.T)` is as wide as the output,
+two or three times over. Here it keeps `hidden`, which is as wide as the rank, and what dropout
+drew. A compiler fuses the plain operations by itself, and is given those.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+from torch.autograd.function import Function, once_differentiable
+from torch.nn import functional
+
+ELEMENTS = 2**24  # of an activation that dropout works on at once: 64 MiB in float32
+FRESH = ("AddmmBackward0", "MmBackward0", "AddedBackward")  # none of them keeps its own output
+VIEWS = ("ViewBackward0", "UnsafeViewBackward0")
+
+
+def linear(x: Tensor, weight: Tensor, dropout: float = 0.0) -> Tensor:
+    """`dropout(x) @ weight.T`, (..., in) -> (..., out), computed in the type of `x`."""
+    if dropout and not torch.compiler.is_compiling():
+        return _DroppedLinear.apply(x, weight, dropout)
+    return functional.linear(functional.dropout(x, dropout), weight.to(x.dtype))
+
+
+def add(
+    output: Tensor | None, hidden: Tensor, strength: float | Tensor, up: Tensor, dropout: float
+) -> Tensor:
+    """`output + dropout(strength * hidden @ up.T)`, (N, ..., out), of `hidden` (N, ..., rank).
+
+    A `strength` (B,) is of each sample: N is B, or has each sample's frames or pixels folded into
+    it with the sample outermost. Where autograd allows, `output` is written over: do not use it
+    again. Without an output the update alone.
+    """
+    if torch.compiler.is_compiling():
+        added = functional.linear(_scaled(hidden, strength), up.to(hidden.dtype))
+        added = functional.dropout(added, dropout)
+        return added if output is None else output + added
+    if output is not None and not _may_be_written(output, hidden):
+        return output + _Added.apply(None, hidden, strength, up, dropout)
+    return _Added.apply(output, hidden, strength, up, dropout)
+
+
+class _Added(Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        output: Tensor | None,
+        hidden: Tensor,
+        strength: float | Tensor,
+        up: Tensor,
+        dropout: float,
+    ) -> Tensor:
+        scaled, weight = _scaled(hidden, strength).flatten(0, -2), up.to(hidden.dtype)
+        whole = hidden.new_zeros(*hidden.shape[:-1], len(up)) if output is None else output
+        flat = whole.view(-1, len(up))
+        ctx.kept = _Kept(dropout, flat)
+        if dropout:
+            for rows, mask in ctx.kept.draw():
+                flat[rows].addcmul_(scaled[rows] @ weight.T, mask, value=1 / (1 - dropout))
+        else:
+            flat.addmm_(scaled, weight.T)
+        tensor = isinstance(strength, Tensor)
+        ctx.save_for_backward(hidden, up, *([strength] if tensor else []))
+        ctx.strength, ctx.onto = None if tensor else strength, output is not None
+        # the same memory, but a tensor of its own: autograd would take it for a view of `output`
+        return whole.data
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, up, *tensors = ctx.saved_tensors
+        strength = tensors[0] if tensors else ctx.strength
+        scaled, weight = _scaled(hidden, strength).flatten(0, -2), up.to(hidden.dtype)
+        flat = gradient.to(hidden.dtype).reshape(-1, len(up))
+        of_scaled, of_up = _backward(ctx.kept, flat, scaled, weight)
+        of_scaled = of_scaled.view(hidden.shape)
+        of_strength = None
+        if ctx.needs_input_grad[2]:
+            product = (of_scaled * hidden).view(len(strength), -1)
+            of_strength = product.sum(1, dtype=torch.promote_types(product.dtype, torch.float32))
+            of_strength = of_strength.to(strength.dtype)
+        of_output = gradient if ctx.onto else None
+        return of_output, _scaled(of_scaled, strength), of_strength, of_up.to(up.dtype), None
+
+
+class _DroppedLinear(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, dropout: float) -> Tensor:
+        flat, matrix = x.flatten(0, -2), weight.to(x.dtype)
+        ctx.kept = _Kept(dropout, flat)
+        parts = [(flat[rows] * mask) @ matrix.T for rows, mask in ctx.kept.draw()]
+        ctx.save_for_backward(x, weight)
+        return torch.cat(parts).mul_(ctx.kept.scale).view(*x.shape[:-1], len(weight))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        flat, matrix = x.flatten(0, -2), weight.to(x.dtype)
+        outer = gradient.reshape(-1, len(weight)) * ctx.kept.scale
+        of_x = torch.empty_like(flat) if ctx.needs_input_grad[0] else None
+        of_weight = _sum_of(weight)
+        for rows, mask in ctx.kept.draw_again():
+            of_weight += outer[rows].T @ (flat[rows] * mask)
+            if of_x is not None:
+                torch.mul(outer[rows] @ matrix, mask, out=of_x[rows])
+        return None if of_x is None else of_x.view(x.shape), of_weight.to(weight.dtype), None
+
+
+class _Kept:
+    """What dropout keeps of an activation (n, width): drawn as torch's own dropout draws, off the
+    global generator, in as many parts as bound its memory.
+
+    Backward finds it again: on a CPU, where drawing is slow, in a byte for each element; elsewhere
+    drawn anew from the generator's state, a few bytes in all.
+    """
+
+    def __init__(self, dropout: float, like: Tensor) -> None:
+        self.keep, self.scale = 1 - dropout, 1 / (1 - dropout)
+        self.shape, self.device, self.dtype = like.shape, like.device, like.dtype
+        self.redrawn = redrawn(like.device)
+        self.masks: list[Tensor] = []
+        self.state: Tensor | None = None
+
+    def draw(self) -> Iterator[tuple[slice, Tensor]]:
+        """Rows, and a mask of ones and zeros for them."""
+        if self.redrawn:
+            self.state = _global_generator(self.device).get_state()
+        for rows in self._rows():
+            mask = self._mask(rows, None)
+            if not self.redrawn:
+                self.masks.append(mask.bool())
+            yield rows, mask
+
+    def draw_again(self) -> Iterator[tuple[slice, Tensor]]:
+        if not self.redrawn:
+            yield from zip(self._rows(), (mask.to(self.dtype) for mask in self.masks), strict=True)
+            return
+        generator = Generator(self.device)
+        generator.set_state(self.state)
+        yield from ((rows, self._mask(rows, generator)) for rows in self._rows())
+
+    def _rows(self) -> list[slice]:
+        count, width = self.shape
+        each = max(1, ELEMENTS // width)
+        return [slice(start, min(start + each, count)) for start in range(0, count, each)]
+
+    def _mask(self, rows: slice, generator: Generator | None) -> Tensor:
+        shape = (rows.stop - rows.start, self.shape[1])
+        mask = torch.empty(shape, dtype=self.dtype, device=self.device)
+        return mask.bernoulli_(self.keep, generator=generator)
+
+
+def _backward(
+    kept: _Kept, gradient: Tensor, scaled: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients of `scaled` (n, rank) and of `weight` (out, rank), of that (n, out) of the sum."""
+    if kept.keep == 1:
+        return gradient @ weight, gradient.T @ scaled
+    of_scaled, of_weight = torch.empty_like(scaled), _sum_of(weight)
+    for rows, mask in kept.draw_again():
+        inner = mask.mul_(gradient[rows]).mul_(kept.scale)
+        torch.mm(inner, weight, out=of_scaled[rows])
+        of_weight += inner.T @ scaled[rows]
+    return of_scaled, of_weight
+
+
+def _sum_of(weight: Tensor) -> Tensor:
+    """Zeros in which parts of a gradient are added up, which 16 bits would round each time."""
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    return torch.zeros(weight.shape, dtype=dtype, device=weight.device)
+
+
+def _scaled(hidden: Tensor, strength: float | Tensor) -> Tensor:
+    """Each sample's `hidden` times its strength."""
+    if not isinstance(strength, Tensor):
+        return hidden if strength == 1 else hidden * strength
+    assert len(hidden) % len(strength) == 0, (
+        f"an axis of {len(hidden)} does not hold {len(strength)} samples"
+    )
+    each = strength.to(hidden.dtype).repeat_interleave(len(hidden) // len(strength), 0)
+    return hidden * each.view(-1, *[1] * (hidden.ndim - 1))
+
+
+def _may_be_written(output: Tensor, hidden: Tensor) -> bool:
+    """Whether nobody needs the values of `output`: it is fresh from a matrix product."""
+    if output.dtype != hidden.dtype or not output.is_contiguous():
+        return False
+    made = output.grad_fn
+    if made is not None and made.name() in VIEWS:
+        made = made.next_functions[0][0]
+    return not output.requires_grad or (made is not None and made.name() in FRESH)
+
+
+def redrawn(device: torch.device) -> bool:
+    return device.type != "cpu"
+
+
+def _global_generator(device: torch.device) -> Generator:
+    if device.type == "cuda":
+        return torch.cuda.default_generators[device.index]
+    return torch.default_generator
