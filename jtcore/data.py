@@ -10,7 +10,7 @@ from contextlib import suppress
 from glob import glob
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from attrs import Attribute, field, frozen
 from attrs.validators import deep_iterable, ge, gt, in_, le, min_len, optional
@@ -21,6 +21,8 @@ from jtcore.zoom import Zoom, prefixed
 if TYPE_CHECKING:
     from jtcore.types import BackboneSpec
 
+MaskResize = Literal["area", "nearest"]
+FRAMES = ("frame", "random_frame")  # references that are of the clip itself
 CAPTIONS = tuple(map("".join, product(".", "tT", "xX", "tT")))  # .txt first, then .txT, .tXt, ...
 
 
@@ -45,8 +47,10 @@ class Data:
     short: a file with too few frames is an "error", or its last frame is held: "repeat"
     flip: half of the draws are mirrored
     masks: a folder with a PNG of the same name for each picture: white where the subject is
+    mask_resize: a latent's mask is the mean of its pixels, "area", or that of one, "nearest"
     reference: what the image encoder shows to adapters that read it: "frame", one of the clip's
-        own, drawn once for each clip; or the path of a picture
+        own, drawn once for each clip; "random_frame", one drawn anew each time; or the path of a
+        picture
     templates: in each draw, the caption stands in place of the {} of one of these
     zoom: shown smaller or larger, with captions that say so; its masks are where the picture is
     """
@@ -62,6 +66,7 @@ class Data:
     short: Literal["error", "repeat"] = field(default="error", validator=in_(("error", "repeat")))
     flip: bool = False
     masks: str | None = None
+    mask_resize: MaskResize = field(default="area", validator=in_(get_args(MaskResize)))
     reference: str | None = None
     templates: tuple[str, ...] = field(default=("{}",), validator=[min_len(1), _with_one_gap])
     zoom: Zoom | None = None
@@ -71,6 +76,8 @@ class Data:
             raise ValueError("expected fps or stride, got both")
         if self.zoom is not None and self.reference is not None:
             raise ValueError("expected zoom or reference, got both")
+        if self.mask_resize != "area" and not self.has_masks:
+            raise ValueError("expected masks with mask_resize")
 
     @property
     def medium(self) -> Literal["image", "video"]:
@@ -80,6 +87,11 @@ class Data:
     @property
     def has_masks(self) -> bool:
         return self.masks is not None or self.zoom is not None
+
+    @property
+    def reference_picture(self) -> str | None:
+        """The path of the picture that all files have as their reference, if they have one."""
+        return None if self.reference in FRAMES else self.reference
 
 
 def data_problems(name: str, data: Data, spec: BackboneSpec) -> list[str]:

@@ -107,8 +107,8 @@ def _digests(recipe: Recipe) -> dict[str, dict[str, dict[str, str]]]:
 
 def _files(data: Data) -> Iterator[Path]:
     """Pictures and videos, and the captions, masks and references that belong to them."""
-    if data.reference not in (None, "frame"):
-        yield Path(data.reference)
+    if data.reference_picture is not None:
+        yield Path(data.reference_picture)
     for path in reference_files(data):
         yield path
         if data.prompt is None:

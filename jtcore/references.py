@@ -3,7 +3,7 @@ sample, the picture of a subject."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,9 +49,10 @@ def embed_references(
 def embed_frames(
     data: Data, spec: ImageEncoderSpec, cache: Cache, device: torch.device
 ) -> list[Tensor] | None:
-    """Of each file of a table with references, what they are of its variants: (V, E), on the CPU.
+    """Of each file of a table with references, those of its variants: (V, R, E), on the CPU.
 
-    "frame" is one of the variant's own, drawn once and for all; a path is that picture for all.
+    "frame" is one of the variant's own, drawn once and for all, "random_frame" all of them; a path
+    is that picture for all.
     The encoder is loaded only for what the cache does not have, and freed. Raises JtError.
     """
     if data.reference is None:
@@ -60,8 +61,10 @@ def embed_frames(
     with lent(lambda: spec.load(device), device) as encoder:
         for path in reference_files(data):
             key = clips_key(path, data, device) | {"what": "reference", "encoder": spec.identity()}
-            if data.reference != "frame":
-                key |= {"picture": sha256(Path(data.reference))}
+            if data.reference_picture is not None:
+                key |= {"picture": sha256(Path(data.reference_picture))}
+            if data.reference == "random_frame":
+                key |= {"of": "all frames"}
             embed = partial(_embed_variants, path, data, encoder, device)
             found.append(cache.get_or_make(key, embed)["reference"])
     return found
@@ -160,9 +163,9 @@ def _shown_while_trained(recipe: Recipe, adapter: str) -> bool:
 
 def _picture_problems(recipe: Recipe) -> Iterator[str]:
     pictures = {
-        f"data.{name}.reference": data.reference
+        f"data.{name}.reference": data.reference_picture
         for name, data in recipe.used_data.items()
-        if data.reference not in (None, "frame")
+        if data.reference_picture is not None
     }
     if recipe.sample and recipe.sample.reference:
         pictures["sample.reference.picture"] = recipe.sample.reference.picture
@@ -189,19 +192,22 @@ def _embed_variants(
 ) -> Embed:
     clips, _ = read_clips(path, data)
     variants = [*clips, *map(flip, clips)] if data.flip else clips
-    if data.reference != "frame":
-        picture = _embed([read_image(Path(data.reference))], encoder(), device)
-        return {"reference": picture.repeat(len(variants), 1)}
+    if data.reference_picture is not None:
+        picture = _embed([read_image(Path(data.reference_picture))], encoder(), device)
+        return {"reference": picture.repeat(len(variants), 1, 1)}
+    if data.reference == "random_frame":
+        every = [_embed(clip.split(1, 1), encoder(), device) for clip in variants]
+        return {"reference": torch.stack(every)}
     frames = []
     for number, clip in enumerate(variants):
         at = torch.randint(clip.shape[1], (), generator=generator(sha256(path), "frame", number))
         frames.append(clip[:, at : at + 1])
-    return {"reference": _embed(frames, encoder(), device)}
+    return {"reference": _embed(frames, encoder(), device)[:, None]}
 
 
 @torch.no_grad()
 def _embed(
-    pictures: list[Tensor], encoder: ImageEncoder, device: torch.device
+    pictures: Sequence[Tensor], encoder: ImageEncoder, device: torch.device
 ) -> Tensor:  # uint8 (3, 1, height, width) each -> (len(pictures), E)
     return torch.stack(
         [encoder.embed((each[None, :, 0].float() / 255).to(device))[0].cpu() for each in pictures]

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from attrs import frozen
 from torch import Generator, Tensor
-from torch.nn.functional import adaptive_avg_pool3d
+from torch.nn.functional import adaptive_avg_pool3d, interpolate
 
 from jtcore.cache import Cache, digest
 from jtcore.clips import mask_of, read_clips, read_mask, read_views, view_masks
@@ -47,7 +47,7 @@ class Item:
     prompt: str
     latents: Tensor  # (V, C, F, H, W)
     mask: Tensor | None  # (V, 1, F, H, W) in [0, 1]
-    reference: Tensor | None = None  # (V, E), of pictures, as an image encoder embeds them
+    reference: Tensor | None = None  # (V, R, E), of R pictures each
     prefixes: Sequence[str] = ()  # V, of captions, where the variants have any
 
     def says(self, variant: int, template: str) -> str:
@@ -76,19 +76,20 @@ class Stream:
         """The samples of a draw, numbered from 0.
 
         Which files is a function of `seed` and `draw`: all in random order, then all in another.
-        Which variant of each, and which template, is drawn from `rng`. `texts` has an (L, D) for
-        each caption.
+        Which variant of each, which template, and which of several references is drawn from `rng`.
+        `texts` has an (L, D) for each caption.
         """
         chosen = [self._file(seed, draw * self.batch + place) for place in range(self.batch)]
         variants = [
             int(torch.randint(len(self.items[file].latents), (), generator=rng)) for file in chosen
         ]
         templates = [self._template(rng) for _ in chosen]
-        return self._part(chosen, variants, templates, texts)
+        shown = [self._shown(file, rng) for file in chosen]
+        return self._part(chosen, variants, templates, shown, texts)
 
     def single(self, index: int, texts: Mapping[str, Tensor]) -> Part:
-        """The first clip of one file, as it is on disk, with the first template."""
-        return self._part([index], [0], self.templates[:1], texts)
+        """The first clip of one file, as it is on disk, with the first template and reference."""
+        return self._part([index], [0], self.templates[:1], [0], texts)
 
     def _file(self, seed: tuple[int | str, ...], position: int) -> int:
         epoch, place = divmod(position, len(self.items))
@@ -100,17 +101,25 @@ class Stream:
         count = len(self.templates)
         return self.templates[int(torch.randint(count, (), generator=rng)) if count > 1 else 0]
 
+    def _shown(self, file: int, rng: Generator) -> int:
+        """Which of its references; nothing is drawn where there is but one."""
+        reference = self.items[file].reference
+        count = 1 if reference is None else reference.shape[1]
+        return int(torch.randint(count, (), generator=rng)) if count > 1 else 0
+
     def _part(
         self,
         files: Sequence[int],
         variants: Sequence[int],
         templates: Sequence[str],
+        shown: Sequence[int],
         texts: Mapping[str, Tensor],
     ) -> Part:
         items = [self.items[file] for file in files]
         pairs = list(zip(items, variants, strict=True))
         prompts = [i.says(v, each) for (i, v), each in zip(pairs, templates, strict=True)]
-        masked = items[0].mask is not None
+        masked, refers = items[0].mask is not None, items[0].reference is not None
+        pictures = [i.reference[v, at] for (i, v), at in zip(pairs, shown, strict=True) if refers]
         return Part(
             latents=torch.stack([i.latents[v] for i, v in pairs]).to(self.device),
             text=torch.stack([texts[prompt] for prompt in prompts]).to(self.device),
@@ -118,9 +127,7 @@ class Stream:
             stream=self.name,
             mask=torch.stack([i.mask[v] for i, v in pairs]).to(self.device) if masked else None,
             files=tuple(files),
-            reference=torch.stack([i.reference[v] for i, v in pairs]).to(self.device)
-            if items[0].reference is not None
-            else None,
+            reference=torch.stack(pictures).to(self.device) if refers else None,
         )
 
 
@@ -199,10 +206,11 @@ def _item_key(
 ) -> dict[str, str | int | float | None]:
     """All that shapes an item's tensors."""
     mask = mask_of(path, data)
-    zoom = {} if data.zoom is None else {"zoom": str(data.zoom)}
+    unusual = {} if data.zoom is None else {"zoom": str(data.zoom)}
+    unusual |= {} if data.mask_resize == "area" else {"mask_resize": data.mask_resize}
     return (
         clips_key(path, data, device)
-        | zoom
+        | unusual
         | {
             "what": "latents",
             "mask": sha256(mask) if mask else None,
@@ -251,10 +259,14 @@ def _encode(
         raise JtError(f"{path}: the codec encodes it to numbers that are not finite")
     if data.has_masks:
         masks = _read_masks(path, data) if views is None else view_masks(path, data, views)
-        pooled = [adaptive_avg_pool3d(mask.float() / 255, shape[1:]) for mask in masks]
-        made["mask"] = torch.stack(pooled)
+        resize = adaptive_avg_pool3d if data.mask_resize == "area" else _nearest
+        made["mask"] = torch.stack([resize(mask.float() / 255, shape[1:]) for mask in masks])
     facts = {"cropped": share, "transparent": float(is_transparent(path))}
     return made | {name: torch.tensor(value) for name, value in facts.items()}
+
+
+def _nearest(mask: Tensor, size: tuple[int, int, int]) -> Tensor:  # (1, F, H, W)
+    return interpolate(mask[None], size, mode="nearest")[0]
 
 
 def _read_variants(path: Path, data: Data) -> tuple[list[Tensor], float]:

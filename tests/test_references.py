@@ -16,6 +16,7 @@ from jtcore.decode import read_frames
 from jtcore.media import write_video
 from jtcore.recipe import SampledReference
 from jtcore.references import embed_frames, sampled, shown
+from jtcore.stream import Item, Stream
 from jtcore.types import Part
 from jtplugins.image_encoders.colours import Colours
 
@@ -75,7 +76,8 @@ def test_a_frame_of_each_clip_is_drawn_once_and_for_all(clip, tmp_path):
     (first,) = embed_frames(data, Colours(4), Cache(tmp_path / "one"), CPU)
     (again,) = embed_frames(data, Colours(4), Cache(tmp_path / "two"), CPU)
     assert torch.equal(first, again)
-    shown = [(first - each).norm(dim=1) for each in _embedded_frames(clip)]
+    assert first.shape == (4, 1, 64)
+    shown = [(first[:, 0] - each).norm(dim=1) for each in _embedded_frames(clip)]
     nearest = torch.stack(shown).argmin(0).tolist()
     assert all(at in (2 * number, 2 * number + 1) for number, at in enumerate(nearest))
 
@@ -91,7 +93,21 @@ def test_a_picture_is_shown_for_every_variant_and_mirror_image(clip, tmp_path):
         str(clip), (24, 24), "", frames=2, clips=3, flip=True, reference=str(tmp_path / "red.png")
     )
     (found,) = embed_frames(data, Colours(2), Cache(tmp_path / "cache"), CPU)
-    torch.testing.assert_close(found, embedded(RED).expand(6, 8))
+    torch.testing.assert_close(found, embedded(RED).expand(6, 1, 8))
+
+
+def test_a_frame_is_drawn_anew_each_time_where_that_is_asked(clip, tmp_path):
+    data = Data(str(clip), (24, 24), "", frames=4, stride=1, reference="random_frame")
+    (found,) = embed_frames(data, Colours(4), Cache(tmp_path / "cache"), CPU)
+    torch.testing.assert_close(found[0], torch.stack(_embedded_frames(clip)[:4]))
+
+    item = Item("", torch.zeros(1, 1, 1, 1, 1), None, found)
+    stream, texts = Stream("s", [item], 2, CPU), {"": torch.zeros(1, 1)}
+    rng = torch.Generator().manual_seed(0)
+    drawn = torch.cat([stream.part((), n, rng, texts).reference for n in range(50)])
+    counts = [int((drawn == one).all(1).sum()) for one in found[0]]
+    assert sum(counts) == 100 and min(counts) > 15
+    assert torch.equal(stream.single(0, texts).reference, found[:, 0])
 
 
 def test_a_part_without_references_shows_nothing_and_draws_nothing():
@@ -148,6 +164,17 @@ def test_a_run_trains_and_samples_with_what_it_is_shown(conditioned, jt_run, dat
     assert all(torch.equal(first[name], same[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)
     assert videos[0] != videos[2]
+
+
+def test_a_run_is_shown_another_frame_in_each_step_and_can_be_repeated(conditioned, jt_run):
+    found = []
+    for number, reference in enumerate(("frame", "random_frame", "random_frame")):
+        conditioned["data"]["motion"]["reference"] = reference
+        run = jt_run(conditioned, name=f"run{number}")
+        found.append(load_file(run / "adapters" / "joint.safetensors"))
+    once, anew, again = found
+    assert any(not torch.equal(once[name], anew[name]) for name in once)
+    assert all(torch.equal(anew[name], again[name]) for name in anew)
 
 
 def test_dropping_all_references_learns_nothing_of_the_picture(conditioned, jt_run, data):

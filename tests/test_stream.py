@@ -206,6 +206,27 @@ def test_masks_go_through_the_geometry_of_their_pictures(folder, load, tmp_path)
         assert torch.allclose(part.mask[:, 0], (part.latents[:, 0] + 1) / 2, atol=1e-3)
 
 
+def test_a_mask_is_the_mean_of_its_pixels_or_one_of_them(folder, load, tmp_path):
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    half = np.zeros((40, 40), np.uint8)
+    half[:, 20:] = 255  # in the middle of the third of five columns of 8 pixels
+    Image.fromarray(half).save(masks / "0.png")
+    found = []
+    for resize in ("area", "nearest"):
+        options = {"masks": str(masks), "mask_resize": resize}
+        stream, texts = load(folder / "0.png", **options)
+        found.append(stream.single(0, texts).mask[0, 0, 0, 0])
+    soft, hard = found
+    assert torch.allclose(soft, torch.tensor([0.0, 0, 0.5, 1, 1]), atol=1e-3)
+    assert hard.tolist()[:2] == [0, 0] and hard.tolist()[3:] == [1, 1] and hard[2] in (0, 1)
+
+
+def test_masks_that_are_not_there_are_not_resized():
+    with pytest.raises(ValueError, match=r"^expected masks with mask_resize$"):
+        Data("x", (8, 8), mask_resize="nearest")
+
+
 def test_what_is_cached_is_not_encoded_again(folder, load):
     first, texts = load(folder, flip=True)
     assert load.spec.loaded == ["text", "codec"]
