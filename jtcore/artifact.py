@@ -37,7 +37,7 @@ class Artifact:
     backbone: Component
     image_encoder: Component | None  # of the pictures that it is conditioned on
     sample: Sampling | None  # what the recipe sampled: sizes and steps that it was made for
-    engine: EngineSettings  # the precision that it was trained in
+    engine: EngineSettings  # the precision that it was trained in, and of the frozen weights
     identity: Mapping[str, str]  # hashes of the backbone that it was trained on
     tensors: Mapping[str, Tensor]
 
@@ -64,7 +64,7 @@ def save_adapter(
         "backbone": unstructure(recipe.backbone),
         **_encoder(recipe),
         "sample": unstructure(recipe.sample),
-        "engine": {"precision": recipe.engine.precision},
+        "engine": {"precision": recipe.engine.precision, **_base(recipe.engine)},
         "identity": {} if imported else backbone_identity(recipe.backbone),
     }
     tensors = {k: v.detach().cpu().contiguous() for k, v in adapter.state_dict().items()}
@@ -102,6 +102,11 @@ def read_adapter(path: Path, plugins: Plugins) -> Artifact:
 def _encoder(recipe: Recipe) -> dict[str, Any]:
     """Nothing where there is none, so that files of most adapters are as they always were."""
     return {"image_encoder": unstructure(recipe.image_encoder)} if recipe.image_encoder else {}
+
+
+def _base(engine: EngineSettings) -> dict[str, Any]:
+    """How the denoiser was stored that it was trained on; likewise."""
+    return {"memory": {"base": engine.memory.base}} if engine.memory.base else {}
 
 
 def _optional(family: str, table: Mapping[str, Any] | None, plugins: Plugins) -> Component | None:

@@ -14,7 +14,9 @@ from jtcore.data import data_problems, known_captions, reference_files
 from jtcore.engine import choose_device
 from jtcore.errors import JtError
 from jtcore.inversion import prior_problems
+from jtcore.lowbit import low_bit_problem, lower
 from jtcore.model import attach_adapters
+from jtcore.optimizers import optimizer_problem
 from jtcore.reading import read, replaced_words
 from jtcore.recipe import Recipe, Sampling
 from jtcore.references import reference_problems
@@ -138,8 +140,18 @@ def _asked(recipe: Recipe) -> dict[str, Sequence[str]]:
 
 
 def _engine(recipe: Recipe) -> Problems:
-    choose_device(recipe.engine)
+    device, memory = choose_device(recipe.engine), recipe.engine.memory
     yield from precision_problems(recipe.backbone.spec, recipe.engine)
+    if problem := memory.optimizer and optimizer_problem(memory.optimizer, device):
+        yield f"engine.memory.optimizer: {problem}"
+    yield from base_problems(recipe.engine)
+
+
+def base_problems(settings: EngineSettings) -> Problems:
+    """Why the denoiser cannot be stored as it is asked to be."""
+    base = settings.memory.base
+    if problem := base and low_bit_problem(base, choose_device(settings)):
+        yield f"engine.memory.base: {problem}"
 
 
 def precision_problems(spec: BackboneSpec, settings: EngineSettings) -> Problems:
@@ -170,6 +182,13 @@ def _model(recipe: Recipe) -> Problems:
     except JtError as error:
         yield from (p if p.startswith("backbone") else f"backbone: {p}" for p in error.problems)
         return
+    if recipe.engine.memory.base:
+        try:
+            lower(backbone, recipe.engine.memory.base, torch.device("meta"))
+        except ImportError:  # told with the engine
+            return
+        except JtError as error:
+            yield from (f"engine.memory.base: {p}" for p in error.problems)
     if recipe.engine.gradient_checkpointing:
         try:
             backbone.checkpoint_gradients()

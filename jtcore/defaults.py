@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from jtcore.branch import Branch
     from jtcore.recipe import Stage
+    from jtcore.settings import Memory
     from jtcore.types import Step
 
 
@@ -44,10 +45,10 @@ def jt_run_branch(branch: "Branch", step: "Step") -> Mapping[str, float]:
 
 @hookimpl(trylast=True)
 def jt_make_optimizer(
-    stage: "Stage", parameters: Mapping[str, Sequence["Parameter"]]
+    stage: "Stage", parameters: Mapping[str, Sequence["Parameter"]], memory: "Memory"
 ) -> "Optimizer":
     """AdamW over all of them."""
-    from torch.optim import AdamW
+    from jtcore.optimizers import make_optimizer
 
     everything = [parameter for group in parameters.values() for parameter in group]
-    return AdamW(everything, stage.lr, stage.betas, stage.eps, stage.weight_decay)
+    return make_optimizer(stage, everything, memory.optimizer)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from jtcore.branch import Branch
     from jtcore.recipe import Recipe, Stage
     from jtcore.run import Run
+    from jtcore.settings import Memory
     from jtcore.types import Step
 
 hookspec = HookspecMarker("jtcore")
@@ -80,9 +81,10 @@ def jt_run_branch(branch: Branch, step: Step) -> Mapping[str, float] | None:
 
 @hookspec(firstresult=True)
 def jt_make_optimizer(
-    stage: Stage, parameters: Mapping[str, Sequence[Parameter]]
+    stage: Stage, parameters: Mapping[str, Sequence[Parameter]], memory: Memory
 ) -> Optimizer | None:
-    """The optimizer of a stage over its trained parameters, by adapter."""
+    """The optimizer of a stage over its trained parameters, by adapter. One that does not keep its
+    state as `memory.optimizer` asks is refused."""
 
 
 # Observe: everyone is told. A plugin's functions will do; one that keeps a state is a class that

@@ -1,4 +1,4 @@
-"""The weights of the frozen denoiser in few bits: approximate, for a half to a quarter of the memory.
+"""The frozen denoiser's weights in few bits: approximate, for a half or a quarter of the memory.
 
 Only linear layers inside the backbone's blocks are stored so. What is outside of them, such as the
 embeddings of patches and times and the projection at the end, and norms, convolutions and biases
@@ -7,12 +7,13 @@ inside of them are as they were.
 
 import logging
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from jtcore.errors import JtError
 
 if TYPE_CHECKING:
     from jtcore.types import Backbone
@@ -27,17 +28,27 @@ def lower(backbone: "Backbone", base: Base, device: torch.device) -> None:
     """Store the linear layers of all blocks in `base`, on `device`: one after another, so that no
     more than one of them is there twice. What is not one of them is moved there as it is.
 
-    What comes out depends on the weights alone, and so is the same when a run is resumed.
+    What comes out depends on the weights alone, and so is the same when a run is resumed. Raises
+    JtError where there is nothing to store so.
     """
-    for name, linear in list(_linears(backbone)):
+    linears = list(_linears(backbone))
+    if not linears:
+        raise JtError("the blocks of this backbone have no linear layers to store in few bits")
+    for name, linear in linears:
         parent, _, own = name.rpartition(".")
         setattr(backbone.denoiser.get_submodule(parent), own, LowBitLinear(linear, base, device))
     backbone.denoiser.to(device)
 
 
-def low_bit_problem(base: Base | None) -> str | None:
-    """Why a base cannot be had here, and what to do."""
-    return MISSING.format(base) if base == "nf4" and find_spec("bitsandbytes") is None else None
+def low_bit_problem(base: Base, device: torch.device) -> str | None:
+    """Why a base cannot be had on a device, and what to do: a small layer is tried."""
+    try:
+        LowBitLinear(nn.Linear(GROUP, 2), base, device).unpack(torch.float32)
+    except ImportError:
+        return MISSING.format(base)
+    except RuntimeError as error:  # an operator that is not there for the device
+        return f"{base!r} does not work on {device.type}: {str(error).splitlines()[0]}"
+    return None
 
 
 def load_bitsandbytes() -> None:

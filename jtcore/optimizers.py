@@ -1,7 +1,6 @@
 """Optimizers whose state is elsewhere than in 32 bits beside the weights."""
 
 from collections.abc import Iterable, Mapping
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -9,12 +8,14 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.adamw import adamw
 
+from jtcore.errors import JtError
 from jtcore.lowbit import MISSING, load_bitsandbytes
 
 if TYPE_CHECKING:
     from jtcore.recipe import Stage
 
 Kept = Literal["8bit", "host"]
+Options = tuple[float, tuple[float, float], float, float]  # lr, betas, eps, weight decay
 
 SMALL = 4096  # numbers in a tensor: what has fewer keeps a state of 32 bits
 BOOKS = {"qmap1": "dynamic", "qmap2": "udynamic"}  # in the state, and in the optimizer
@@ -25,13 +26,34 @@ def make_optimizer(
 ) -> Optimizer:
     """AdamW as a stage says, with its state as `kept` says."""
     options = (stage.lr, stage.betas, stage.eps, stage.weight_decay)
-    make = {None: AdamW, "8bit": adamw_8bit, "host": HostAdamW}[kept]
-    return make(list(parameters), *options)
+    return _make(list(parameters), options, kept)
 
 
-def optimizer_problem(kept: Kept | None) -> str | None:
-    """Why a state cannot be kept so here, and what to do."""
-    return MISSING.format(kept) if kept == "8bit" and find_spec("bitsandbytes") is None else None
+def _make(parameters: list[nn.Parameter], options: Options, kept: Kept | None) -> Optimizer:
+    return {None: AdamW, "8bit": adamw_8bit, "host": HostAdamW}[kept](parameters, *options)
+
+
+def optimizer_problem(kept: Kept, device: torch.device) -> str | None:
+    """Why a state cannot be kept so on a device, and what to do: a small weight is moved."""
+    weight = nn.Parameter(torch.zeros(SMALL, device=device))
+    weight.grad = torch.zeros_like(weight)
+    try:
+        _make([weight], (1e-3, (0.9, 0.999), 1e-8, 0.0), kept).step()
+    except ImportError:
+        return MISSING.format(kept)
+    except RuntimeError as error:  # an operator that is not there for the device
+        return f"{kept!r} does not work on {device.type}: {str(error).splitlines()[0]}"
+    return None
+
+
+def refuse_other_optimizers(optimizer: Optimizer, kept: Kept | None, place: str) -> None:
+    """Raises JtError where a plugin has made one of another kind than the recipe asks for."""
+    if kept is not None and getattr(optimizer, "kept", None) != kept:
+        raise JtError(
+            f"engine.memory.optimizer: {kept!r} is asked for, and a plugin makes the optimizer of"
+            f" {place}, a {type(optimizer).__name__} without `kept = {kept!r}`; leave one of them"
+            " out"
+        )
 
 
 def adamw_8bit(*options: Any) -> Optimizer:
@@ -44,6 +66,8 @@ def adamw_8bit(*options: Any) -> Optimizer:
     class PlainAdamW8bit(AdamW8bit):
         """Its state is a table of tensors for each parameter, as of other optimizers; the code
         books, which all parameters share and never change, are no part of it."""
+
+        kept = "8bit"
 
         def state_dict(self) -> dict[str, Any]:
             whole = Optimizer.state_dict(self)
@@ -70,6 +94,8 @@ class HostAdamW(Optimizer):
     one comes while one is computed. What it answers is AdamW's own, on the host; a GPU's differs
     from it in the last bit.
     """
+
+    kept = "host"
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from jtcore.artifact import Artifact, load_weights
 from jtcore.cache import Cache, cache_folder
-from jtcore.check import precision_problems, schedule_problems, walk_problems
+from jtcore.check import base_problems, precision_problems, schedule_problems, walk_problems
 from jtcore.composition import Source, folders_of, read_adapters, refuse_other_backbones
 from jtcore.controls import control_problems
 from jtcore.engine import Engine, memory_told
@@ -71,6 +71,7 @@ def sample(given: Namespace) -> None:
     if problems := list(_sampling_problems(generation, replaced)):
         raise JtError(problems)
     _tell_other_backbone(artifacts, backbone_identity(generation.backbone), say)
+    _tell_other_bases(artifacts, generation.engine, say)
     cache = Cache(cache_folder())
     texts = embed_texts(settings.captions, spec, cache, engine.device, replaced)
     reference = load_reference(settings, spec, cache, engine.device, say)
@@ -105,9 +106,11 @@ def _recipe(sources: Sequence[str]) -> Table | None:
 def _base_of(recipe: Table) -> Table:
     """What a recipe's backbone is sampled with alone."""
     engine, sampling = recipe.get("engine", {}), recipe.get("sample", {})
+    memory = engine.get("memory", {})
+    stored = {"memory": {"base": memory["base"]}} if "base" in memory else {}
     return {
         "backbone": recipe.get("backbone", {}),
-        "engine": {key: engine[key] for key in ("precision",) if key in engine},
+        "engine": {key: engine[key] for key in ("precision",) if key in engine} | stored,
         "sample": {key: sampling[key] for key in OPTIONS if key in sampling},
     }
 
@@ -173,6 +176,7 @@ def _sampling_problems(generation: Generation, replaced: Mapping[str, str]) -> I
     """What is asked that the backbone cannot do."""
     settings, spec = generation.sample, generation.backbone.spec
     yield from precision_problems(spec, generation.engine)
+    yield from base_problems(generation.engine)
     try:
         spec.latent_shape(settings.frames, *settings.size)
     except ValueError as error:
@@ -207,6 +211,16 @@ def _tell_other_backbone(
         odd = [part for part in now if artifact.identity.get(part) != now[part]]
         if odd:
             say(f"{artifact.path}: was trained on another {', '.join(odd)} of the backbone")
+
+
+def _tell_other_bases(
+    artifacts: Sequence[Artifact], engine: EngineSettings, say: Callable[[str], None]
+) -> None:
+    now = engine.memory.base
+    for artifact in artifacts:
+        if (then := artifact.engine.memory.base) != now:
+            told = f"{artifact.path}: was trained on {then or 'full'} weights of the backbone"
+            say(f"{told}, and is sampled on {now or 'full'} ones")
 
 
 def _scales(settings: Sequence[str], artifacts: Sequence[Artifact]) -> dict[str, float]:

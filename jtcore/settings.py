@@ -16,11 +16,17 @@ class Memory:
     checkpoints: where the inputs wait that gradient checkpointing keeps (exact)
     keep_blocks: so many of the last blocks keep all that they compute, for speed (exact)
     stream_blocks: so many frozen blocks are in host memory but for when they run (exact)
+    base: the linear weights of the frozen blocks in 8 or 4 bits (approximate: about 0.5 % off in
+        each weight's own scale for "int8", 2.5 % for "fp8", 9 % for "nf4"; see docs/memory.md)
+    optimizer: Adam's two moments in 8 bits (approximate), or both and their step on the host
+        (exact)
     """
 
     checkpoints: Literal["device", "host"] = "device"
     keep_blocks: int = field(default=0, validator=ge(0))
     stream_blocks: int = field(default=0, validator=ge(0))
+    base: Literal["int8", "fp8", "nf4"] | None = None
+    optimizer: Literal["8bit", "host"] | None = None
 
 
 OWNED = {  # keys of DeepSpeed's JSON that a recipe says elsewhere, and where
@@ -97,3 +103,13 @@ class EngineSettings:
     def __attrs_post_init__(self) -> None:
         if self.deepspeed is not None and self.kind != "deepspeed":
             raise ValueError(f'the table deepspeed needs kind = "deepspeed", found {self.kind!r}')
+        if self.kind == "deepspeed" and self.memory.optimizer is not None:
+            raise ValueError(
+                "memory.optimizer: DeepSpeed keeps the optimizer's state itself; take"
+                " deepspeed.offload_optimizer instead"
+            )
+        if self.memory.base is not None and self.deepspeed and self.deepspeed.stage == 3:
+            raise ValueError(
+                "memory.base: DeepSpeed's stage 3 divides whole weights; take stage 1 or 2, or"
+                " leave it out"
+            )

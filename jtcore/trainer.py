@@ -1,6 +1,8 @@
 """The trainer: stages of steps of branches."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from statistics import fmean
 from time import perf_counter
 from typing import Any
 
@@ -12,17 +14,12 @@ from torch.optim import Optimizer
 from jtcore.adapter import Adapter
 from jtcore.artifact import save_adapter
 from jtcore.branch import Branch, drop_text
-from jtcore.checkpoint import (
-    Checkpoint,
-    Position,
-    load_optimizer_state,
-    optimizer_state,
-    save_checkpoint,
-)
-from jtcore.engine import NonFiniteGradient, gradient_norm, learning_rate
+from jtcore.checkpoint import Checkpoint, Position, save_checkpoint
+from jtcore.engine import NonFiniteGradient, learning_rate
 from jtcore.errors import Interrupted, JtError
 from jtcore.model import Model
 from jtcore.noise import Draws
+from jtcore.optimizers import refuse_other_optimizers
 from jtcore.recipe import Recipe, Stage
 from jtcore.rng import generator, seed_of, shared_random
 from jtcore.run import Run
@@ -59,21 +56,31 @@ class Trainer:
         """Run a stage that begins at step `number` of the run, or the rest of it."""
         stage = self.recipe.stage[name]
         trained = {adapter: self.model.adapters[adapter] for adapter in stage.trained}
-        optimizer = self.hook.jt_make_optimizer(stage=stage, parameters=_parameters(trained))
+        memory, parameters = self.recipe.engine.memory, _parameters(trained)
+        optimizer = self.hook.jt_make_optimizer(stage=stage, parameters=parameters, memory=memory)
+        refuse_other_optimizers(optimizer, memory.optimizer, f"stage.{name}")
         average = _copy(trained) if stage.ema else {}
+        engine, leads = self.model.engine, self.run.processes.leads
+        engine.prepare(optimizer, trained, self.model.backbone.denoiser, stage.clip)
         if checkpoint:
             self._restore(optimizer, average, checkpoint)
         for index in range(checkpoint.position.index if checkpoint else 0, stage.steps):
             step = Step(name, index, stage.steps, number + index)
             scalars = self.train_step(stage, step, optimizer)
-            _move_average(average, trained, stage.ema)
-            self.hook.jt_step_finished(run=self.run, step=step, scalars=scalars)
+            if average:
+                with self._whole(trained):
+                    _move_average(average, trained, stage.ema)
+            scalars = _mean(self.run.processes.gather(scalars))
+            if leads:
+                self.hook.jt_step_finished(run=self.run, step=step, scalars=scalars)
             self._checkpoint(step, optimizer, average)
-        optimizer.zero_grad(set_to_none=True)  # the last gradients would stay while it is sampled
+        engine.clear(optimizer)  # the last gradients would stay while it is sampled
+        engine.finish()
         _use(average, trained)
-        for adapter in trained:
-            save_adapter(self.run.adapter_file(adapter), adapter, self.recipe, trained[adapter])
-        self.hook.jt_stage_finished(run=self.run, name=name, adapters=trained)
+        if leads:
+            for adapter in trained:
+                save_adapter(self.run.adapter_file(adapter), adapter, self.recipe, trained[adapter])
+            self.hook.jt_stage_finished(run=self.run, name=name, adapters=trained)
 
     def train_step(self, stage: Stage, step: Step, optimizer: Optimizer) -> dict[str, float]:
         """Choose branches, run them, update. Returns everything worth plotting, by path."""
@@ -81,7 +88,7 @@ class Trainer:
         rate = learning_rate(stage, step.index)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        optimizer.zero_grad(set_to_none=True)
+        self.model.engine.clear(optimizer)
         chosen = self.choose_branches(stage, step)
         scalars = self.run_branches(stage, step, chosen)
         try:
@@ -116,9 +123,13 @@ class Trainer:
         return {key: sum(each) / len(each) for key, each in values.items()}
 
     def make_branch(self, stage: Stage, step: Step, name: str, micro: int) -> Branch:
-        """A branch with its batch and randomness: a function of the seed and the step alone."""
+        """A branch with its batch and randomness: a function of the seed and the step alone.
+
+        Several processes draw what one would that accumulates as many times as much.
+        """
         settings, leader = stage.branch[name], stage.shares_noise(name)
-        draw = step.index * stage.accumulate + micro
+        processes = self.run.processes
+        draw = (step.index * stage.accumulate + micro) * processes.size + processes.rank
         here = (self.recipe.seed, step.stage, name, draw)
         rng = generator(*here)
         shared = generator(self.recipe.seed, step.stage, leader, draw, "noise") if leader else rng
@@ -145,10 +156,9 @@ class Trainer:
     def blame(self, stage: Stage, step: Step, chosen: Sequence[str], optimizer: Optimizer) -> str:
         """The first branch whose gradient alone is not finite: each is run again, just alike."""
         for name in chosen:
-            optimizer.zero_grad(set_to_none=True)
+            self.model.engine.clear(optimizer)
             self.run_branches(stage, step, [name])
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            if not torch.isfinite(gradient_norm(parameters)):
+            if not self.model.engine.finite(optimizer):
                 return f"stage.{step.stage}.branch.{name}"
         return f"stage.{step.stage}, all branches together"
 
@@ -158,28 +168,48 @@ class Trainer:
 
     def _checkpoint(self, step: Step, optimizer: Optimizer, average: Weights) -> None:
         """Save where due, at the stage's end, and where a signal asks to end."""
-        done, stop = step.index + 1, self.stopping()
+        done, stop = step.index + 1, self.run.processes.any(self.stopping())
         if not (
             stop or done == step.steps or (step.number + 1) % self.recipe.checkpoint.every == 0
         ):
             return
-        state, values = optimizer_state(optimizer)
+        state, values = self.model.engine.optimizer_state(optimizer)
         tensors = {f"optimizer/{name}": tensor for name, tensor in state.items()}
         tensors |= {f"average/{name}": tensor for name, tensor in average.items()}
-        for name, adapter in self.model.adapters.items():
-            tensors |= {f"adapter.{name}/{k}": v for k, v in adapter.state_dict().items()}
         values["scaler"] = self.model.engine.scaler.state_dict()
+        values["processes"] = self.run.processes.size
         position = Position(step.stage, done, step.number + 1)
-        checkpoint = Checkpoint(position, tensors, values)
-        save_checkpoint(self.run.checkpoints, checkpoint, self.recipe.checkpoint.keep)
+        with self._whole(self.model.adapters):
+            for name, adapter in self.model.adapters.items():
+                tensors |= {f"adapter.{name}/{k}": v for k, v in adapter.state_dict().items()}
+            if self.run.processes.leads:
+                checkpoint = Checkpoint(position, tensors, values)
+                save_checkpoint(self.run.checkpoints, checkpoint, self.recipe.checkpoint.keep)
         if stop:
             raise Interrupted
 
     def _restore(self, optimizer: Optimizer, average: Weights, checkpoint: Checkpoint) -> None:
-        load_optimizer_state(optimizer, checkpoint.of("optimizer"), checkpoint.values)
-        self.model.engine.scaler.load_state_dict(checkpoint.values["scaler"])
+        engine, values = self.model.engine, checkpoint.values
+        engine.load_optimizer_state(optimizer, checkpoint.of("optimizer"), values)
+        engine.scaler.load_state_dict(values["scaler"])
         for name, tensor in checkpoint.of("average").items():
             average[name].copy_(tensor)
+
+    @contextmanager
+    def _whole(self, adapters: Mapping[str, Adapter]) -> Iterator[None]:
+        """In which the weights of all these adapters can be read."""
+        with ExitStack() as stack:
+            for adapter in adapters.values():
+                stack.enter_context(self.model.engine.whole(adapter))
+            yield
+
+
+def _mean(scalars: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of what processes say, by name; of one, as it is."""
+    if len(scalars) == 1:
+        return scalars[0]
+    names = dict.fromkeys(name for each in scalars for name in each)
+    return {name: fmean(each[name] for each in scalars if name in each) for name in names}
 
 
 def _parameters(adapters: Mapping[str, Adapter]) -> dict[str, list[nn.Parameter]]:
