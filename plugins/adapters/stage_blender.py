@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Literal, get_args
 
 import torch
 from attrs import field, frozen
-from attrs.validators import gt, optional
+from attrs.validators import gt, in_, optional
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -17,6 +18,7 @@ from jtcore.types import Backbone, Entrance
 
 from ._bottleneck import linear, per_sample
 
+Modulated = Literal["before", "after"]
 NARROWER, WIDER = 4, 4  # than its features: the layer before the weights, the one that fuses
 
 
@@ -29,12 +31,16 @@ class StageBlender:
     (https://arxiv.org/abs/2505.02192); half each at first. `groups` must divide the number of
     blocks. `width` of its features is that of the denoiser's time embedding unless said, which in
     CogVideoX is the released 512. At scale 0 it is half each again.
+    `modulated` says where time acts on the pooled tokens q: "before" the network of two layers is
+    as released, MLP(LN(q) (1 + scale) + shift) + gate q; "after" is the paper's equation 8,
+    MLP(LN(q)) scale + shift, to which gate q is added as well.
     """
 
     between: tuple[str, str] = adapter_names(default=("identity", "motion"))
     groups: int = field(default=7, validator=gt(0))
     budget: float = field(default=0.2, validator=gt(0))
     width: int | None = field(default=None, validator=optional(gt(0)))
+    modulated: Modulated = field(default="before", validator=in_(get_args(Modulated)))
 
     def attach(self, backbone: Backbone, others: Mapping[str, Adapter]) -> "Blender":
         blocks = len(backbone.blocks())
@@ -122,9 +128,15 @@ class Blender(Adapter):
     def features(self, tokens: Tensor, time: Tensor) -> Tensor:  # (B, D), (B, T) -> (B, hidden)
         shift, scale, gate = self.modulation(functional.silu(time)).chunk(3, 1)
         of_tokens = self.tokens(tokens)
-        fused = self.widen(self.norm(of_tokens) * (1 + scale) + shift)
-        fused = self.narrow(functional.gelu(fused, approximate="tanh")) + gate * of_tokens
-        return self.hidden(functional.relu(fused))
+        normed = self.norm(of_tokens)
+        if self.options.modulated == "before":
+            fused = self._fuse(normed * (1 + scale) + shift)
+        else:
+            fused = self._fuse(normed) * scale + shift
+        return self.hidden(functional.relu(fused + gate * of_tokens))
+
+    def _fuse(self, features: Tensor) -> Tensor:  # (B, D) -> (B, D)
+        return self.narrow(functional.gelu(self.widen(features), approximate="tanh"))
 
     def scalars(self) -> Mapping[str, Tensor]:
         """The first adapter's weight in each group, mean over the last pass's samples; each ()."""

@@ -9,6 +9,7 @@ from torch.nn.functional import gelu, layer_norm, linear, relu, silu
 
 from jtcore import JtError
 from jtcore.adapter import Adapter, switched_on
+from jtcore.checkpointing import checkpoint_gradients
 from jtcore.types import Reference
 from jtplugins.adapters.dualreal import DualReal
 from jtplugins.adapters.lora import LoRA
@@ -102,7 +103,7 @@ def test_a_stock_cogvideox_is_dualreals_own_with_its_gradients(checkpoint, shown
     expected = forked(backbone, asked, three, shown and shown.embedding)
     gradients = torch.autograd.grad(expected.square().mean(), weights, allow_unused=True)
     if checkpoint:
-        backbone.checkpoint_gradients()
+        checkpoint_gradients(backbone)
     heard = []
     backbone.denoiser.norm_final.register_forward_pre_hook(lambda _, inputs: heard.append(inputs))
     with on(*three, shown=shown):
@@ -177,6 +178,31 @@ def test_the_papers_equations_are_options():
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
 
 
+def test_the_papers_order_of_its_equation_8_is_an_option():
+    """Time acts on what the network of two layers answers, not on what it reads."""
+    backbone, asked = build("cogvideox"), ask("cogvideox")
+    others = {name: DualReal(width=4).attach(backbone, {}) for name in ("identity", "motion")}
+    blender = StageBlender(groups=2, width=16, modulated="after").attach(backbone, others)
+    for weight in blender.parameters():
+        weight.data.normal_(std=0.3)
+    put(backbone, asked, blender)
+
+    network, w = backbone.denoiser, dict(blender.named_parameters())
+
+    def layer(name: str, x: Tensor) -> Tensor:
+        return linear(x, w[f"{name}.weight"], w[f"{name}.bias"])
+
+    time = network.time_embedding(network.time_proj(asked.times))
+    tokens = network.patch_embed(asked.text, asked.latents.transpose(1, 2))
+    beta, alpha, gate = layer("modulation", silu(time)).chunk(3, dim=1)
+    q = layer("tokens", tokens.amax(1))
+    normed = layer_norm(q, q.shape[1:], w["norm.weight"], w["norm.bias"])
+    f = layer("narrow", gelu(layer("widen", normed), approximate="tanh")) * alpha + beta
+    expected = 0.2 * layer("head", relu(layer("hidden", relu(f + gate * q)))).sigmoid()
+    torch.testing.assert_close(blender.weights, expected)
+    assert (blender.weights[0] - blender.weights[1]).abs().max() > 1e-5
+
+
 # the controller
 
 
@@ -233,7 +259,7 @@ def test_gradients_are_exact_under_checkpointing(kind):
         backbone, asked = build(kind), ask(kind)
         three = attach(backbone, GROUPS[kind], std=0.3)
         if checkpoint:
-            backbone.checkpoint_gradients()
+            checkpoint_gradients(backbone)
         with on(*three, shown=reference()):
             asked.put(backbone).square().mean().backward()
         return [weight.grad for each in three for weight in each.parameters()]
