@@ -73,16 +73,16 @@ class LowBitLinear(nn.Linear):
     holds on to what backward needs never holds a whole one.
     """
 
-    packed: Tensor  # integers, of a shape that the storage has
-    scales: Tensor  # float32
+    packed: nn.Parameter  # integers, of a shape that the storage has
+    scales: nn.Parameter  # float32
 
     def __init__(self, linear: nn.Linear, base: Base, device: torch.device) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.base, self.dtype = base, linear.weight.dtype
         packed, scales = STORAGE[base].pack(linear.weight.detach().to(device))
-        self.register_buffer("packed", packed)
-        self.register_buffer("scales", scales)
+        self.packed = nn.Parameter(packed, requires_grad=False)
+        self.scales = nn.Parameter(scales, requires_grad=False)
         bias = None if linear.bias is None else linear.bias.detach().to(device)
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
         self.train(linear.training)
@@ -102,13 +102,13 @@ class LowBitLinear(nn.Linear):
             x = x.to(torch.get_autocast_dtype(kind))
         bias = None if self.bias is None else self.bias.to(x.dtype)
         shape = (self.out_features, self.in_features)
-        return _Multiply.apply(x, bias, self.packed, self.scales, self.base, shape)
+        return LowBitProduct.apply(x, bias, self.packed, self.scales, self.base, shape)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, base={self.base}"
 
 
-class _Multiply(torch.autograd.Function):
+class LowBitProduct(torch.autograd.Function):
     """x W^T + b, with gradient to x alone."""
 
     @staticmethod

@@ -14,7 +14,9 @@ from torch.autograd.function import Function, once_differentiable
 from torch.nn import functional
 
 ELEMENTS = 2**24  # of an activation that dropout works on at once: 64 MiB in float32
-FRESH = ("AddmmBackward0", "MmBackward0", "AddedBackward")  # none of them keeps its own output
+FRESH = (  # none of them keeps its own output
+    *("AddmmBackward0", "MmBackward0", "LowBitProductBackward", "_AddedBackward"),
+)
 VIEWS = ("ViewBackward0", "UnsafeViewBackward0")
 
 

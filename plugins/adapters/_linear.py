@@ -98,7 +98,7 @@ class LowRank(nn.Module):
                 f"rank {rank} is more than the layer of {linear.in_features} to"
                 f" {linear.out_features} features can have; take at most {most}"
             )
-        device = linear.weight.device
+        device = next(linear.parameters()).device
         self.scaling = scaling
         self.relative: Tensor | None = None  # (), |update| / |output| of the last pass
         self.down = matrix(draw(init, rank, linear.in_features, rank, device))

@@ -67,6 +67,9 @@ class Shell(nn.Linear):
         bias = self.linear[0].bias
         return None if bias is None else self._told(bias)
 
+    def forward(self, x: Tensor) -> Tensor:  # (N, ..., in) -> (N, ..., out)
+        return self.linear[0].forward(x)  # which knows best how its weight is stored
+
     def _told(self, weight: Tensor) -> Tensor:
         return weight.detach().float() if self.building else weight
 

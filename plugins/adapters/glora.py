@@ -82,7 +82,7 @@ class GatedAdapter(LinearAdapter):
 class GatedLowRank(LowRank):
     def __init__(self, linear: nn.Linear, options: GLoRA) -> None:
         super().__init__(linear, options.rank, dropout=options.dropout)
-        device, width = linear.weight.device, linear.in_features
+        device, width = next(linear.parameters()).device, linear.in_features
         self.gate = matrix(draw(options.gate_init, 1, width, options.rank, device))
         self.over = options.gate_over
         self.last: Tensor | None = None  # (), the mean gate; a recomputed forward finds the same

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from jtcore import JtError, hookimpl
 from jtcore.adapter import Adapter
+from jtcore.lowbit import LowBitLinear
 from jtcore.targets import Targets
 from jtcore.types import Backbone
 
@@ -36,6 +37,7 @@ class Weights:
         if not chosen:
             what = "leave nothing of the targets" if left_out else "have no weights"
             raise JtError(f"{'`but`' if left_out else '`targets`'}: they {what}")
+        _refuse_low_bits(chosen)
         _refuse_shared(chosen, others)
         return WeightsAdapter(chosen)
 
@@ -154,6 +156,16 @@ def _copy(module: nn.Module, into: nn.Module) -> nn.Module:
         copy = weight.detach().to(torch.float32, copy=True)
         into.register_parameter(name, nn.Parameter(copy))
     return into
+
+
+def _refuse_low_bits(owners: Mapping[str, nn.Module]) -> None:
+    packed = [path for path, module in owners.items() if isinstance(module, LowBitLinear)]
+    if packed:
+        raise JtError(
+            f"`targets`: {len(packed)} layers, the first {packed[0]!r}, are stored in few bits"
+            " (engine.memory.base), and have no weights to begin from; choose others, leave them"
+            " out with `but`, or take the option away"
+        )
 
 
 def _refuse_shared(owners: Mapping[str, nn.Module], others: Mapping[str, Adapter]) -> None:
