@@ -9,9 +9,11 @@ import torch
 
 from jtcore.adapter import Adapter
 from jtcore.artifact import initial_problems
+from jtcore.checkpointing import checkpointed
 from jtcore.controls import control_problems
 from jtcore.data import data_problems, known_captions, reference_files
 from jtcore.engine import choose_device
+from jtcore.engines import engine_problems
 from jtcore.errors import JtError
 from jtcore.inversion import prior_problems
 from jtcore.lowbit import low_bit_problem, lower
@@ -191,7 +193,7 @@ def _model(recipe: Recipe) -> Problems:
             yield from (f"engine.memory.base: {p}" for p in error.problems)
     if recipe.engine.gradient_checkpointing:
         try:
-            backbone.checkpoint_gradients()
+            checkpointed(backbone)
         except JtError as error:
             yield from (f"engine.gradient_checkpointing: {p}" for p in error.problems)
     if recipe.sample:

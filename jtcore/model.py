@@ -8,11 +8,14 @@ from attrs import Factory, frozen
 from torch import Tensor
 
 from jtcore.adapter import Adapter, Reach, hooks_of
+from jtcore.checkpointing import checkpoint_gradients
 from jtcore.engine import Engine
 from jtcore.errors import JtError
+from jtcore.lowbit import lower
 from jtcore.mentions import named_adapters
 from jtcore.reading import replaced_words
 from jtcore.rng import seed_of
+from jtcore.streaming import stream_blocks
 from jtcore.structure import Component
 from jtcore.types import AdapterSpec, Backbone
 from jtcore.words import Words, finder, unknown
@@ -47,15 +50,24 @@ def load_model(
     seed: int,
     pictures: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Model:
-    """Load the denoiser and attach the adapters, off. Raises JtError."""
-    loaded = backbone.spec.load(engine.device, engine.dtype)
-    if engine.gradient_checkpointing:
-        loaded.checkpoint_gradients()
+    """Load the denoiser and attach the adapters, off. Raises JtError.
+
+    In this order: what comes later sees the blocks as they are left by what came before.
+    """
+    memory = engine.memory
+    host = torch.device("cpu")  # whence blocks are streamed
+    home = host if memory.stream_blocks else engine.device
+    loaded = backbone.spec.load(host if memory.base else home, engine.dtype)
+    if memory.base:
+        lower(loaded, memory.base, home)
+    stream_blocks(loaded, memory, engine.device)
     attached = attach_adapters(adapters, loaded, seed)
     for adapter in attached.values():
         adapter.to(engine.device)
         if engine.gradient_checkpointing:
             adapter.checkpoint_gradients()
+    if engine.gradient_checkpointing:
+        checkpoint_gradients(loaded, memory, engine.device)
     words = finder(backbone.spec, replaced_words(adapters))
     return Model(loaded, attached, texts, engine, pictures, words)
 

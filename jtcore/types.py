@@ -119,6 +119,15 @@ class Sample:
     fps: float  # frames per second
 
 
+@frozen(eq=False)
+class TextNetwork:
+    """The network of a text encoder without weights, called with `input_ids` (B, L)."""
+
+    module: nn.Module  # on the meta device
+    tokens: int  # L
+    width: int  # D
+
+
 class TextEncoder(Protocol):
     """Turns captions into what the denoiser attends to."""
 
@@ -215,8 +224,9 @@ class Backbone(Protocol):
         steps, and for a scheduler that it does not know, naming those it does.
         """
 
-    def checkpoint_gradients(self) -> None:
-        """Keep less for backward and compute it again. Raises JtError where that cannot be."""
+    def checkpointed(self) -> Mapping[str, nn.Module]:
+        """The modules of which gradient checkpointing keeps the inputs alone; none is inside
+        another. Raises JtError where that cannot be. May be left out where they are the blocks."""
 
 
 class BackboneSpec(Protocol):
@@ -258,6 +268,13 @@ class BackboneSpec(Protocol):
 
     def load(self, device: torch.device, dtype: torch.dtype) -> Backbone:
         """The denoiser, frozen. On the "meta" device it has names and shapes but no weights."""
+
+    def offline(self) -> BackboneSpec:
+        """The same with nothing to fetch, for those who need no weights: of a hub id whose sizes
+        are known, with drawn weights of those sizes. May be left out where nothing is fetched."""
+
+    def text_network(self, device_type: str) -> TextNetwork:
+        """What its text encoder runs on devices of a type. May be left out where nobody reckons."""
 
     @classmethod
     def adopt(cls, pipeline: object) -> Backbone | None:

@@ -175,7 +175,7 @@ WITHOUT_CHECKPOINTS = """
         def __getattr__(self, name):
             return getattr(self.backbone, name)
 
-        def checkpoint_gradients(self):
+        def checkpointed(self):
             raise JtError("this denoiser has no blocks to checkpoint")
 
     @frozen

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
 from attrs import frozen
 from torch import Generator, Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 
 from jtcore.attention import TextAttention
 from jtcore.diffusion import Levels
@@ -104,9 +106,6 @@ class CogVideoXBackbone:
         walk = sampler(self.scheduler, SCHEDULERS, scheduler, steps, frames_first=True)
         return FilledUpSampler(walk, self._together) if self._together > 1 else walk
 
-    def checkpoint_gradients(self) -> None:
-        self.denoiser.enable_gradient_checkpointing()
-
     @property
     def _together(self) -> int:
         """How many latent frames make one token."""
@@ -156,6 +155,14 @@ def filled_up(latents: Tensor, together: int) -> Tensor:  # (B, C, F, H, W)
     return torch.cat([*[latents[:, :, :1]] * lacking, latents], 2) if lacking else latents
 
 
+@contextmanager
+def _for_all() -> Iterator[None]:
+    """What is computed and cached here can be trained with where it was sampled with first, and has
+    numbers where tensors without any were asked for first."""
+    with torch.inference_mode(False), _disable_current_modes():
+        yield
+
+
 @lru_cache(maxsize=32)
 def rotary_embedding(
     width: int, frames: int, grid: Grid, base: Grid, device: torch.device
@@ -170,7 +177,7 @@ def rotary_embedding(
     covered = [round(own * scale) for own in grid]
     start = [round((whole - own) / 2) for whole, own in zip(base, covered, strict=True)]
     stop = [begin + own for begin, own in zip(start, covered, strict=True)]
-    with torch.inference_mode(False):  # or what sampling had cached could not be trained with
+    with _for_all():
         return get_3d_rotary_pos_embed(width, (start, stop), grid, frames, device=device)
 
 
@@ -181,7 +188,7 @@ def counted_rotary_embedding(
     """The same of CogVideoX 1.5, whose positions are counted whatever the size."""
     from diffusers.models.embeddings import get_3d_rotary_pos_embed
 
-    with torch.inference_mode(False):
+    with _for_all():
         return get_3d_rotary_pos_embed(
             width, None, grid, frames, grid_type="slice", max_size=grid, device=device
         )

@@ -20,7 +20,6 @@ from . import _roles
 from ._discrete import add_noise, levels
 from ._samplers import Kind, StockSampler, sampler, understood
 from ._sites import match_sites
-from ._unet_checkpointing import checkpoint_modules
 
 if TYPE_CHECKING:  # importing diffusers costs seconds
     from diffusers import DDIMScheduler, UNet3DConditionModel
@@ -96,8 +95,9 @@ class UNetBackbone:
             )
         return found
 
-    def checkpoint_gradients(self) -> None:
-        checkpoint_modules(self.denoiser)
+    def checkpointed(self) -> dict[str, nn.Module]:
+        """Every residual module, for convolutions compute as much as blocks do."""
+        return residual_modules(self.denoiser)
 
 
 def noise_schedule(config: Mapping[str, Any]) -> DDIMScheduler:
@@ -122,6 +122,17 @@ def _blocks(network: UNet3DConditionModel) -> Iterator[tuple[str, nn.Module]]:
             for kind in ("attentions", "temp_attentions"):
                 name = f"{stage}.{kind}.{index}.transformer_blocks.0"
                 yield name, network.get_submodule(name)
+
+
+def residual_modules(network: UNet3DConditionModel) -> dict[str, nn.Module]:
+    """By name. None of them is inside another, and between them little is computed."""
+    from diffusers.models.resnet import ResnetBlock2D, TemporalConvLayer
+    from diffusers.models.transformers.transformer_2d import Transformer2DModel
+    from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
+
+    kinds = ResnetBlock2D, TemporalConvLayer, Transformer2DModel, TransformerTemporalModel
+    modules = network.named_modules()
+    return {name: module for name, module in modules if isinstance(module, kinds)}
 
 
 def _level(name: str, levels: int) -> int:

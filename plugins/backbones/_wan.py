@@ -96,9 +96,6 @@ class WanBackbone:
     def sampler(self, steps: int, scheduler: str | None = None) -> StockSampler:
         return sampler(self.scheduler, self._kinds(), scheduler, steps, frames_first=False)
 
-    def checkpoint_gradients(self) -> None:
-        self.denoiser.enable_gradient_checkpointing()
-
     @property
     def _whole(self) -> int:
         """The time of pure noise."""

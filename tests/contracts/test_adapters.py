@@ -10,6 +10,7 @@ from torch import Tensor
 
 from jtcore import JtError
 from jtcore.adapter import Adapter, switched_on
+from jtcore.checkpointing import checkpoint_gradients
 from jtcore.plugins import load_plugins
 from jtplugins.adapters.bottleneck import ResidualBottleneck
 from jtplugins.adapters.dualreal import DualReal
@@ -167,7 +168,7 @@ def test_a_saved_adapter_answers_the_same_when_loaded(spec, backbone, question, 
 def test_gradients_are_exact_under_checkpointing(spec, backbone, question):
     adapter = train(attach(spec, backbone))
     plain = gradients(backbone, question, adapter)
-    backbone.denoiser.enable_gradient_checkpointing()
+    checkpoint_gradients(backbone)
     checkpointed = gradients(backbone, question, adapter)
     assert all(torch.equal(plain[name], checkpointed[name]) for name in plain)
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from jtcore import JtError
 from jtcore.adapter import switched_on
+from jtcore.checkpointing import checkpoint_gradients
 from jtcore.types import Reference
 from jtplugins.adapters.bottleneck import ResidualBottleneck
 
@@ -151,7 +152,7 @@ def test_gradients_are_exact_under_checkpointing(kind):
 def _gradients(kind: str, checkpoint: bool) -> dict[str, Tensor]:
     backbone, asked = build(kind), ask(kind)
     if checkpoint:
-        backbone.checkpoint_gradients()
+        checkpoint_gradients(backbone)
     adapter = trained(ResidualBottleneck("visual", reference_width=6), backbone)
     with switched_on({adapter: 1.0}, 2, reference=reference(6)):
         asked.put(backbone).square().mean().backward()

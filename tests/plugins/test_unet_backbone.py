@@ -14,6 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from jtcore import JtError
 from jtcore.adapter import Adapter, switched_on
+from jtcore.checkpointing import checkpoint_gradients
 from jtplugins.adapters.glora import GLoRA
 from jtplugins.adapters.lora import LoRA
 from jtplugins.backbones._roles import UNET as ROLES
@@ -306,13 +307,13 @@ def test_an_image_trains_temporal_adapters_in_native_mode_alone(backbone, mode):
 
 
 def checkpoint_before(backbone: UNetBackbone, spec) -> Adapter:
-    backbone.checkpoint_gradients()
+    checkpoint_gradients(backbone)
     return trained(spec, backbone)
 
 
 def checkpoint_after(backbone: UNetBackbone, spec) -> Adapter:
     adapter = trained(spec, backbone)
-    backbone.checkpoint_gradients()
+    checkpoint_gradients(backbone)
     return adapter
 
 
@@ -352,14 +353,14 @@ def bytes_saved(backbone: UNetBackbone, adapter: Adapter) -> int:
 def test_checkpointing_keeps_a_fraction_of_the_activations(backbone):
     adapter = trained(GLoRA("visual", rank=4), backbone)
     plain = bytes_saved(backbone, adapter)
-    backbone.checkpoint_gradients()
+    checkpoint_gradients(backbone)
     assert 0 < bytes_saved(backbone, adapter) < plain / 5
 
 
 def test_checkpointing_asked_for_twice_runs_each_module_twice_and_no_more(backbone):
     adapter = trained(LoRA("spatial", rank=4), backbone)
-    backbone.checkpoint_gradients()
-    backbone.checkpoint_gradients()
+    checkpoint_gradients(backbone)
+    checkpoint_gradients(backbone)
     runs = []
     backbone.denoiser.mid_block.attentions[0].proj_in.register_forward_hook(
         lambda *_: runs.append(1)
@@ -370,7 +371,7 @@ def test_checkpointing_asked_for_twice_runs_each_module_twice_and_no_more(backbo
 
 def test_a_copy_of_a_checkpointed_network_runs_its_own_weights(backbone):
     bypass_temporal(backbone.denoiser)
-    backbone.checkpoint_gradients()
+    checkpoint_gradients(backbone)
     copy = UNetBackbone(deepcopy(backbone.denoiser), backbone.scheduler)
     expected = copy.predict(*question())
     for weight in backbone.denoiser.parameters():
@@ -382,7 +383,7 @@ def test_names_and_weights_are_as_they_were_when_wrapped(backbone):
     before = {name: id(module) for name, module in backbone.denoiser.named_modules()}
     weights = list(backbone.denoiser.state_dict())
     bypass_temporal(backbone.denoiser)
-    backbone.checkpoint_gradients()
+    checkpoint_gradients(backbone)
     assert {name: id(module) for name, module in backbone.denoiser.named_modules()} == before
     assert list(backbone.denoiser.state_dict()) == weights
 

@@ -11,6 +11,7 @@ from diffusers import (
 )
 from torch import Generator, Tensor, nn
 
+from jtcore.checkpointing import checkpoint_gradients
 from jtplugins.adapters.glora import GLoRA
 from jtplugins.backbones._networks import freeze
 from jtplugins.backbones._roles import WAN as ROLES
@@ -157,7 +158,7 @@ def test_recomputed_activations_give_the_same_gradients():
         backbone = build()
         backbone.denoiser.requires_grad_(True)
         if checkpoint:
-            backbone.checkpoint_gradients()
+            checkpoint_gradients(backbone)
         flow = backbone.predict(draw(1, 4, 3, 4, 4), torch.tensor([500.0]), draw(1, 5, 8))
         flow.square().sum().backward()
         return [parameter.grad for parameter in backbone.denoiser.parameters()]
@@ -170,7 +171,7 @@ def test_recomputing_keeps_less_for_backward():
         backbone, sizes = build(), []
         backbone.denoiser.requires_grad_(True)
         if checkpoint:
-            backbone.checkpoint_gradients()
+            checkpoint_gradients(backbone)
         with torch.autograd.graph.saved_tensors_hooks(
             lambda x: sizes.append(x.nbytes) or x, lambda x: x
         ):

@@ -18,6 +18,7 @@ from torch.optim import AdamW
 
 from jtcore import JtError
 from jtcore.adapter import Adapter, switched_on
+from jtcore.checkpointing import checkpoint_gradients
 from jtplugins.adapters.lora import LoRA
 from jtplugins.adapters.weights import Weights
 from jtplugins.backbones._cogvideox import CogVideoXBackbone
@@ -214,7 +215,7 @@ def test_ten_steps_are_those_of_plain_fine_tuning_and_change_nothing_else(build,
     before = snapshot(backbone.denoiser)
     adapter = Weights(targets).attach(backbone, {}).train()
     if checkpointing:
-        backbone.checkpoint_gradients()
+        checkpoint_gradients(backbone)
         backbone.denoiser.train()  # diffusers checkpoints in training mode alone
         for module in backbone.denoiser.modules():
             if isinstance(module, nn.Dropout):
@@ -238,7 +239,7 @@ def test_ten_steps_are_those_of_plain_fine_tuning_and_change_nothing_else(build,
 @pytest.mark.parametrize("scale", [1.0, 0.4])
 def test_gradients_are_exact_under_checkpointing_for_every_parameter(build, scale):
     plain, checkpointed = build(), build()
-    checkpointed.checkpoint_gradients()
+    checkpoint_gradients(checkpointed)
     found = []
     for backbone in (plain, checkpointed):
         adapter = trained(Weights("all").attach(backbone, {})).train()

@@ -8,7 +8,6 @@ from attrs import field, frozen
 from attrs.validators import gt
 from torch import Generator, Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from jtcore import hookimpl
 from jtcore.diffusion import Levels
@@ -63,14 +62,8 @@ class Denoiser(nn.Module):
         super().__init__()
         self.inner = nn.Linear(3 + TEXT + 1, width)
         self.outer = nn.Linear(width, 3)
-        self.checkpointing = False
 
     def forward(self, tokens: Tensor) -> Tensor:  # (B, N, 3 + TEXT + 1) -> (B, N, 3)
-        if self.checkpointing and torch.is_grad_enabled():
-            return checkpoint(self.layers, tokens, use_reentrant=False)
-        return self.layers(tokens)
-
-    def layers(self, tokens: Tensor) -> Tensor:
         return self.outer(self.inner(tokens).tanh())
 
 
@@ -100,9 +93,6 @@ class TinyBackbone:
 
     def levels(self, times: Tensor) -> Levels:
         return Levels(1 - times.double(), times.double())
-
-    def checkpoint_gradients(self) -> None:
-        self.denoiser.checkpointing = True
 
     def sampler(self, steps: int, scheduler: str | None = None) -> "Euler":
         if scheduler not in (None, "euler"):
