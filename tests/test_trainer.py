@@ -339,7 +339,7 @@ def test_gradient_checkpointing_changes_no_weight(prepare):
     plain = prepare(stage(), name="plain").train()
     saving = prepare(stage(), name="saving", engine={"gradient_checkpointing": True})
     runs = []
-    saving.model.backbone.denoiser.inner.register_forward_hook(
+    saving.model.backbone.denoiser.inner.register_forward_pre_hook(
         lambda *_: runs.append(torch._C._current_graph_task_id() >= 0)
     )
     saving.train()
