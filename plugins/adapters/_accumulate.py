@@ -13,6 +13,8 @@ from torch import Generator, Tensor
 from torch.autograd.function import Function, once_differentiable
 from torch.nn import functional
 
+from jtcore.reckoning import kind_of
+
 ELEMENTS = 2**24  # of an activation that dropout works on at once: 64 MiB in float32
 FRESH = (  # none of them keeps its own output
     *("AddmmBackward0", "MmBackward0", "LowBitProductBackward", "_AddedBackward"),
@@ -198,7 +200,7 @@ def _may_be_written(output: Tensor, hidden: Tensor) -> bool:
 
 
 def redrawn(device: torch.device) -> bool:
-    return device.type != "cpu"
+    return kind_of(device) != "cpu"
 
 
 def _global_generator(device: torch.device) -> Generator:
