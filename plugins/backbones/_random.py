@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from attrs import Attribute, frozen
+from attrs import Attribute, evolve, frozen
 
 from ._networks import freeze, network_class
 
@@ -74,6 +74,11 @@ def _draw(name: str, shape: torch.Size, rng: torch.Generator) -> Tensor:
         return torch.zeros(shape) if name == "bias" else torch.ones(shape)
     fan_in = shape[1:].numel()
     return torch.randn(shape, generator=rng) / (3 * fan_in) ** 0.5
+
+
+def drawn_as(spec: Any, size: Mapping[str, Any]) -> Any:
+    """The options of a backbone with drawn weights of a published size in place of those."""
+    return evolve(spec, weights="random", variant=None, revision=None, **size)
 
 
 def of_random_alone(spec: Any, attribute: Attribute, value: object) -> None:

@@ -58,11 +58,15 @@ class UMT5Text:
 
 
 def load_umt5(checkpoint: Checkpoint, device: torch.device) -> UMT5Text:
-    """The encoder in bfloat16, as Wan's own code has it; on CPUs, which are slow at that, in
-    float32. Raises JtError."""
-    dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+    """Raises JtError."""
+    dtype = dtype_on(device.type)
     network = load_network("UMT5EncoderModel", checkpoint, "text_encoder", device, dtype)
     return UMT5Text(load_t5_tokenizer(checkpoint), network)
+
+
+def dtype_on(device_type: str) -> torch.dtype:
+    """bfloat16, as Wan's own code has it; on CPUs, which are slow at that, float32."""
+    return torch.float32 if device_type == "cpu" else torch.bfloat16
 
 
 def cleaned(prompt: str) -> str:

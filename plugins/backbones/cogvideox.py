@@ -14,8 +14,9 @@ from jtcore import hookimpl
 from ._cogvideox import CogVideoXBackbone
 from ._cogvideox_configs import PUBLISHED
 from ._pretrained import Layout, Parts, reads_more
-from ._random import RandomText, of_files_alone, of_random_alone
+from ._random import RandomText, drawn_as, of_files_alone, of_random_alone
 from ._t5 import TOKENIZERS, load_t5, load_t5_tokenizer, too_long
+from ._text_networks import text_network
 from ._vae import CogVideoXCodec
 from ._vocabulary import Words, words_of
 from ._words import kept, no_tokens, positions
@@ -23,7 +24,7 @@ from ._words import kept, no_tokens, positions
 if TYPE_CHECKING:
     from transformers import T5Tokenizer
 
-    from jtcore.types import TextEncoder
+    from jtcore.types import TextEncoder, TextNetwork
 
 Size = tuple[int, int, int]  # frames, height and width
 Config = Literal["2b", "5b", "1.5-5b"]
@@ -39,6 +40,12 @@ LAYOUT = Layout(
     code={"transformer": ("_cogvideox",), "vae": ("_vae",), "text_encoder": ("_t5",)},
     example="THUDM/CogVideoX-5b",
 )
+SIZES: Mapping[str, Config] = {  # by the names of repositories on the hub
+    "CogVideoX-2b": "2b",
+    "CogVideoX-5b": "5b",
+    "CogVideoX1.5-5B": "1.5-5b",
+}
+OWNERS = ("THUDM", "zai-org")  # of the same ones
 
 
 @frozen
@@ -121,9 +128,19 @@ class CogVideoX:
         return load_t5(self._parts.checkpoint, self._length, device)
 
     def load_codec(self, device: torch.device) -> CogVideoXCodec:
-        published = torch.bfloat16 if self._rotary else torch.float16
-        dtype = published if self._parts.random else "auto"
+        stored = not self._parts.random and device.type != "meta"
+        dtype = "auto" if stored else self._published_dtype
         return CogVideoXCodec(self._parts.network("vae", device, dtype))
+
+    def offline(self) -> CogVideoX:
+        owner, _, name = self.weights.partition("/")
+        size = SIZES.get(name) if owner in OWNERS else None
+        return drawn_as(self, {"config": size}) if size else self
+
+    def text_network(self, device_type: str) -> TextNetwork:
+        width = self._parts.config("transformer")["text_embed_dim"]
+        dtype = self._published_dtype
+        return text_network("T5EncoderModel", self._parts, self._length, width, dtype)
 
     def load(self, device: torch.device, dtype: torch.dtype) -> CogVideoXBackbone:
         denoiser = self._parts.network("transformer", device, dtype)
@@ -157,6 +174,11 @@ class CogVideoX:
     def _length(self) -> int:
         """Tokens of text, to which prompts are padded."""
         return self._parts.config("transformer")["max_text_seq_length"]
+
+    @property
+    def _published_dtype(self) -> torch.dtype:
+        """Of text encoder and VAE."""
+        return torch.bfloat16 if self._rotary else torch.float16
 
     @property
     def _rotary(self) -> bool:

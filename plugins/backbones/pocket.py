@@ -30,6 +30,8 @@ from ._words import positions
 if TYPE_CHECKING:  # importing transformers costs seconds
     from transformers import PreTrainedTokenizerFast
 
+    from jtcore.types import TextNetwork
+
 PARTS = ("transformer", "scheduler", "codec", "text_encoder", "tokenizer")
 NETWORKS = {  # and whose files they are like
     "transformer": "diffusers",
@@ -101,6 +103,10 @@ class Pocket:
             return T5Text(parts.tokenizer, parts.text_encoder.to(device), text.LENGTH)
         network = self._network("T5EncoderModel", "text_encoder", device, torch.float32)
         return T5Text(self._tokenizer(), network, text.LENGTH)
+
+    def text_network(self, device_type: str) -> TextNetwork:
+        network = self.load_text_encoder(torch.device("cpu")).network.to("meta")
+        return TextNetwork(network, text.LENGTH, text.WIDTH)
 
     def load_codec(self, device: torch.device) -> codec.PocketCodec:
         if self.weights == "random":

@@ -13,8 +13,9 @@ from jtcore import hookimpl
 
 from . import _umt5
 from ._pretrained import Layout, Parts, reads_more
-from ._random import RandomText, of_files_alone, of_random_alone
+from ._random import RandomText, drawn_as, of_files_alone, of_random_alone
 from ._t5 import TOKENIZERS, load_t5_tokenizer, too_long
+from ._text_networks import text_network
 from ._vocabulary import Words, words_of
 from ._wan import WanBackbone, keep_times_precise
 from ._wan_vae import WanCodec
@@ -23,7 +24,7 @@ from ._words import kept, no_tokens, positions
 if TYPE_CHECKING:
     from transformers import T5Tokenizer
 
-    from jtcore.types import TextEncoder
+    from jtcore.types import TextEncoder, TextNetwork
 
     from ._checkpoint import Checkpoint
 
@@ -47,6 +48,8 @@ SIZES = {  # of the transformer
     "1.3b": {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30},
     "14b": {"num_attention_heads": 40, "ffn_dim": 13824, "num_layers": 40},
 }
+
+REPOSITORIES = {f"Wan-AI/Wan2.1-T2V-{size}-Diffusers": size.lower() for size in ("1.3B", "14B")}
 
 
 def _of_wan_2_2(checkpoint: Checkpoint) -> str | None:
@@ -163,6 +166,15 @@ class Wan:
         if self.tiling:
             vae.enable_tiling()
         return WanCodec(vae)
+
+    def offline(self) -> Wan:
+        size = REPOSITORIES.get(self.weights)
+        return drawn_as(self, {"config": size}) if size else self
+
+    def text_network(self, device_type: str) -> TextNetwork:
+        width = self._parts.config("transformer")["text_dim"]
+        dtype = _umt5.dtype_on(device_type)
+        return text_network("UMT5EncoderModel", self._parts, _umt5.LENGTH, width, dtype)
 
     def load(self, device: torch.device, dtype: torch.dtype) -> WanBackbone:
         scheduler = self._parts.scheduler()

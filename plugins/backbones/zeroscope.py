@@ -15,7 +15,8 @@ from jtcore import hookimpl
 from ._clip_text import TOKENIZERS, load_clip, load_clip_tokenizer, too_long
 from ._frame_vae import FrameCodec
 from ._pretrained import Layout, Parts, reads_more
-from ._random import RandomText, of_files_alone, of_random_alone
+from ._random import RandomText, drawn_as, of_files_alone, of_random_alone
+from ._text_networks import text_network
 from ._unet import UNetBackbone, bypass_temporal, noise_schedule
 from ._vocabulary import Words, words_of
 from ._words import kept, no_tokens, positions
@@ -23,7 +24,7 @@ from ._words import kept, no_tokens, positions
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
-    from jtcore.types import TextEncoder
+    from jtcore.types import TextEncoder, TextNetwork
 
 ImageMode = Literal["native", "bypass_temporal"]
 LAYOUT = Layout(
@@ -37,6 +38,7 @@ LAYOUT = Layout(
     code={"unet": ("_unet",), "vae": ("_frame_vae",), "text_encoder": ("_clip_text",)},
     example="cerspense/zeroscope_v2_576w",
 )
+REPOSITORIES = ("cerspense/zeroscope_v2_576w", "damo-vilab/text-to-video-ms-1.7b")  # of one size
 GROUPS = 32  # of channels in a norm
 PUBLISHED: Mapping[str, Mapping[str, Any]] = {  # but for what is a class's own default
     "unet": {
@@ -142,6 +144,14 @@ class ZeroScope:
         if self.tiling:
             vae.enable_tiling()
         return FrameCodec(vae)
+
+    def offline(self) -> ZeroScope:
+        return drawn_as(self, {}) if self.weights in REPOSITORIES else self
+
+    def text_network(self, device_type: str) -> TextNetwork:
+        config = self._parts.config("text_encoder")
+        tokens, width = config["max_position_embeddings"], config["hidden_size"]
+        return text_network("CLIPTextModel", self._parts, tokens, width, torch.float32)
 
     def load(self, device: torch.device, dtype: torch.dtype) -> UNetBackbone:
         scheduler = noise_schedule(self._parts.config("scheduler"))
