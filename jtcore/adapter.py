@@ -1,6 +1,6 @@
 """Adapters: trained modules beside a frozen denoiser, silent until a pass switches them on."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from attrs import frozen
@@ -27,6 +27,7 @@ class Adapter(nn.Module):
     current: Pass | None = None
     reach: "Reach"  # what core found when it was attached
     scales_samples = True  # whether each sample of a pass may have a scale of its own
+    compiles = False  # whether its hooks may be compiled into the denoiser's blocks
 
     def scalars(self) -> Mapping[str, Tensor]:
         """What observers plot of the last pass, by name; each ()."""
@@ -41,6 +42,10 @@ class Adapter(nn.Module):
         """What keeps it from being trained on the captions `learned`, or told of all that are
         `asked`."""
         return []
+
+    def replaced(self) -> Collection[str]:
+        """The denoiser's modules, by name, that have weights of this adapter in place of theirs."""
+        return ()
 
     def checkpoint_gradients(self) -> None:
         """Keep less for backward, and compute it again, of what it computes beside the denoiser."""

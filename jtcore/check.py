@@ -9,20 +9,23 @@ import torch
 
 from jtcore.adapter import Adapter
 from jtcore.artifact import initial_problems
-from jtcore.checkpointing import checkpointed
+from jtcore.checkpointing import OF_CHECKPOINTING, checkpointed
+from jtcore.compiling import compile_problems
 from jtcore.controls import control_problems
 from jtcore.data import data_problems, known_captions, reference_files
-from jtcore.engine import choose_device
+from jtcore.engine import DTYPES, choose_device
 from jtcore.engines import engine_problems
 from jtcore.errors import JtError
 from jtcore.inversion import prior_problems
+from jtcore.kernels import kernel_problem
 from jtcore.lowbit import low_bit_problem, lower
 from jtcore.model import attach_adapters
 from jtcore.optimizers import optimizer_problem
 from jtcore.reading import read, replaced_words
 from jtcore.recipe import Recipe, Sampling
 from jtcore.references import reference_problems
-from jtcore.settings import EngineSettings
+from jtcore.settings import EngineSettings, Memory
+from jtcore.streaming import memory_problems
 from jtcore.types import Backbone, BackboneSpec
 from jtcore.words import attention_problems
 
@@ -143,10 +146,22 @@ def _asked(recipe: Recipe) -> dict[str, Sequence[str]]:
 
 def _engine(recipe: Recipe) -> Problems:
     device, memory = choose_device(recipe.engine), recipe.engine.memory
+    for option in () if recipe.engine.gradient_checkpointing else OF_CHECKPOINTING:
+        if getattr(memory, option) != getattr(Memory(), option):
+            yield f"engine.memory.{option}: needs engine.gradient_checkpointing = true"
     yield from precision_problems(recipe.backbone.spec, recipe.engine)
     if problem := memory.optimizer and optimizer_problem(memory.optimizer, device):
         yield f"engine.memory.optimizer: {problem}"
     yield from base_problems(recipe.engine)
+    yield from kernel_problems(recipe.engine)
+
+
+def kernel_problems(settings: EngineSettings) -> Problems:
+    """Why attention cannot be computed as it is asked to be."""
+    name, device = settings.attention, choose_device(settings)
+    if name != "auto":
+        if problem := kernel_problem(name, device, DTYPES[settings.precision]):
+            yield f"engine.attention: {problem}"
 
 
 def base_problems(settings: EngineSettings) -> Problems:
@@ -204,6 +219,12 @@ def _model(recipe: Recipe) -> Problems:
             yield f"sample.{problem}"
     yield from attention_problems(recipe, backbone)
     attached = attach_adapters(recipe.adapter, backbone, recipe.seed)
+    problems = memory_problems(recipe.engine.memory, backbone, attached)
+    yield from (f"engine.memory.{problem}" for problem in problems)
+    if recipe.engine.compile:
+        device = choose_device(recipe.engine)
+        problems = compile_problems(recipe, backbone, attached, device)
+        yield from (f"engine.compile: {problem}" for problem in problems)
     if recipe.sample:
         yield from (f"sample.{problem}" for problem in schedule_problems(recipe.sample, attached))
     for name, path in recipe.initial.items():

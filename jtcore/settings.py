@@ -28,6 +28,12 @@ class Memory:
     base: Literal["int8", "fp8", "nf4"] | None = None
     optimizer: Literal["8bit", "host"] | None = None
 
+    def __attrs_post_init__(self) -> None:
+        if self.base is not None and self.stream_blocks:
+            raise ValueError(
+                "stream_blocks is of whole weights, and base makes them few bits; take one of both"
+            )
+
 
 OWNED = {  # keys of DeepSpeed's JSON that a recipe says elsewhere, and where
     "train_batch_size": "data.NAME.batch",
@@ -88,6 +94,10 @@ class EngineSettings:
 
     kind: one process; or several, each with batches of its own, whose gradients are averaged: by
         all-reduce, or by DeepSpeed, which also divides what each holds
+    compile: torch compiles the block that the denoiser repeats, once for all of them, for training
+        (exact up to the order of sums)
+    attention: which of torch's kernels the denoiser's attention runs on (exact up to the order of
+        sums)
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -99,6 +109,8 @@ class EngineSettings:
     memory: Memory = Memory()
     kind: Literal["plain", "ddp", "deepspeed"] = "plain"
     deepspeed: DeepSpeed | None = None  # its defaults, unless said
+    compile: bool = False
+    attention: Literal["auto", "flash", "cudnn", "efficient", "math"] = "auto"
 
     def __attrs_post_init__(self) -> None:
         if self.deepspeed is not None and self.kind != "deepspeed":
@@ -112,4 +124,9 @@ class EngineSettings:
             raise ValueError(
                 "memory.base: DeepSpeed's stage 3 divides whole weights; take stage 1 or 2, or"
                 " leave it out"
+            )
+        if self.memory.stream_blocks and self.deepspeed and self.deepspeed.stage == 3:
+            raise ValueError(
+                "memory.stream_blocks: DeepSpeed's stage 3 takes weights apart itself; take"
+                " deepspeed.offload_parameters instead"
             )

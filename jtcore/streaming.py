@@ -6,7 +6,7 @@ order of events is relied on: a buffer is written to only when nothing refers to
 where there is none such, there is one more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from attrs import frozen
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from jtcore.adapter import Adapter
 from jtcore.checkpointing import kept_blocks
 from jtcore.copying import Copies, page_locked
 from jtcore.settings import Memory
@@ -46,7 +47,36 @@ def streamed(backbone: Backbone, memory: Memory) -> dict[str, nn.Module]:
     kept = kept_blocks(backbone, memory)
     blocks = [(name, block) for name, block in backbone.blocks().items() if block not in kept]
     count = memory.stream_blocks
+    assert count <= len(blocks), "checked before"
     return dict(blocks[int((n + 0.5) * len(blocks) / count)] for n in range(count))
+
+
+def memory_problems(
+    memory: Memory, backbone: Backbone, adapters: Mapping[str, Adapter]
+) -> Iterator[str]:
+    """What keeps a denoiser's blocks from what is asked of them, "option: problem" each."""
+    count = len(backbone.blocks())
+    left = count - memory.keep_blocks
+    if left < 0:
+        yield f"keep_blocks: the backbone has {count} blocks, found {memory.keep_blocks}"
+    elif memory.stream_blocks > left:
+        but = f" but for those of keep_blocks = {memory.keep_blocks}" if memory.keep_blocks else ""
+        yield f"stream_blocks: the backbone has {left} blocks{but}, found {memory.stream_blocks}"
+    else:
+        yield from _trained_problems(streamed(backbone, memory), adapters)
+
+
+def _trained_problems(blocks: Collection[str], adapters: Mapping[str, Adapter]) -> Iterator[str]:
+    """Streamed blocks with modules whose weights are trained: copies of theirs are on the device
+    all the time."""
+    for name, adapter in adapters.items():
+        both = [(b, m) for b in blocks for m in adapter.replaced() if f"{m}.".startswith(f"{b}.")]
+        if both:
+            block, module = both[0]
+            yield (
+                f"stream_blocks: the block {block!r} is streamed, and adapter.{name} trains the"
+                f" weights of {module!r} in it; stream fewer blocks, or none, or train others"
+            )
 
 
 @frozen(eq=False)

@@ -1,6 +1,6 @@
 """Full fine-tuning of the denoiser, or of a part of it, as an adapter."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -60,6 +60,9 @@ class WeightsAdapter(Adapter):
             replacement = _Replacement(self, _copy(module, descend(self, name)))
             module.register_forward_pre_hook(replacement.begin)
             module.register_forward_hook(replacement.end, always_call=True)
+
+    def replaced(self) -> Collection[str]:
+        return self.owners.keys()
 
     def train(self, mode: bool = True) -> "WeightsAdapter":
         self._relative = None
