@@ -11,6 +11,7 @@ from torch import Tensor
 from jtcore import JtError
 from jtcore.adapter import Adapter, switched_on
 from jtcore.checkpointing import checkpoint_gradients
+from jtcore.mentions import named_adapters
 from jtcore.plugins import load_plugins
 from jtplugins.adapters.bottleneck import ResidualBottleneck
 from jtplugins.adapters.dualreal import DualReal
@@ -39,22 +40,36 @@ ADAPTERS = [
     ResidualBottleneck("joint", width=3, position="serial", text=True),
     DualReal(width=4),
     DualReal(width=4, skip=False, activation="after", condition="multiply", added="block"),
+    StageBlender(groups=2, width=16),
+    StageBlender(groups=1, budget=0.4, width=16, modulated="after"),
 ]
 DRAW_NOTHING = (Weights,)  # the weights that they begin with are the denoiser's
 FIXED = ("oft", "vera", "ia3")  # of peft's methods, those that begin with what is not random
 REPLACE = (Weights,)  # what the denoiser computes with: a module has one of them at most
 PLAIN_LORA = (LoRA,)  # and peft's own
 BESIDE = (ResidualBottleneck, DualReal)  # attentions and feed-forwards, not the linears in them
-OF_OTHERS = (StageBlender,)  # which it weighs: tests/plugins/test_dualreal.py
 OF_TEXT = (Token,)  # which it changes before the denoiser: tests/plugins/test_token.py
 every_adapter = pytest.mark.parametrize("spec", ADAPTERS, ids=lambda spec: type(spec).__name__)
+every_update = pytest.mark.parametrize(  # of the denoiser itself, and not of other adapters
+    "spec", [s for s in ADAPTERS if not named_adapters(s)], ids=lambda spec: type(spec).__name__
+)
 SCALE = 1.5
 
 
 def attach(spec, backbone, seed: int = 0) -> Adapter:
+    others = named(spec, backbone)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return spec.attach(backbone, {}).eval()
+        adapter = spec.attach(backbone, others).eval()
+    adapter.beside = tuple(others.values())  # a tuple, for they are none of its modules
+    return adapter
+
+
+def named(spec, backbone) -> dict[str, Adapter]:
+    """Those that its options name, new and always the same, as if they had been trained."""
+    weighed = DualReal(width=4, weight=getattr(spec, "budget", 0.0) / 2)
+    names = enumerate(named_adapters(spec))
+    return {name: train(attach(weighed, backbone), seed) for seed, name in names}
 
 
 def train(adapter: Adapter, seed: int = 7) -> Adapter:
@@ -67,15 +82,26 @@ def train(adapter: Adapter, seed: int = 7) -> Adapter:
 
 
 def answer(backbone, question, *adapters: Adapter, scale: float | Tensor = SCALE) -> Tensor:
-    with torch.no_grad(), switched_on(dict.fromkeys(adapters, scale), len(question.latents)):
+    with torch.no_grad(), on(question, *adapters, scale=scale):
         return question.put(backbone)
+
+
+def without(spec, backbone, question) -> Tensor:
+    """What is answered before an adapter is attached."""
+    return answer(backbone, question, *named(spec, backbone).values(), scale=1.0)
+
+
+def on(question, *adapters: Adapter, scale: float | Tensor = SCALE):
+    """They, and at scale 1 those that they are beside."""
+    beside = {other: 1.0 for each in adapters for other in getattr(each, "beside", ())}
+    return switched_on(beside | dict.fromkeys(adapters, scale), len(question.latents))
 
 
 def gradients(backbone, question, adapter: Adapter) -> dict[str, Tensor]:
     """Of the mean square of the answer, by name, with dropout drawn from one seed."""
     adapter.train().zero_grad()
     torch.manual_seed(3)
-    with switched_on({adapter: SCALE}, len(question.latents)):
+    with on(question, adapter):
         question.put(backbone).square().mean().backward()
     return {name: weight.grad for name, weight in adapter.named_parameters()}
 
@@ -89,31 +115,35 @@ def swap(first: Adapter, second: Adapter) -> None:
 
 def test_every_shipped_adapter_is_on_the_list():
     shipped = load_plugins().families["adapters"]
-    assert set(shipped.values()) <= {type(spec) for spec in ADAPTERS} | {*OF_OTHERS, *OF_TEXT}
+    assert set(shipped.values()) <= {type(spec) for spec in ADAPTERS} | {*OF_TEXT}
 
 
 @every_adapter
 def test_an_adapter_changes_nothing_before_it_is_trained(spec, backbone, question):
     """But for DualReal's as released, which add a share of what they read."""
-    before = answer(backbone, question)
+    before = without(spec, backbone, question)
     adapter = attach(spec, backbone)
-    same = torch.equal(answer(backbone, question, adapter), before)
-    assert same == (not getattr(spec, "skip", False))
+    after = answer(backbone, question, adapter)
+    if named_adapters(spec):  # whose weights are the same numbers, rounded elsewhere
+        torch.testing.assert_close(after, before)
+        return
+    assert torch.equal(after, before) == (not getattr(spec, "skip", False))
 
 
 @every_adapter
 def test_a_trained_adapter_changes_the_answer(spec, backbone, question):
-    before = answer(backbone, question)
+    before = without(spec, backbone, question)
     adapter = train(attach(spec, backbone))
     assert (answer(backbone, question, adapter) - before).abs().min() > 0
 
 
 @every_adapter
 def test_off_is_off_even_with_nan_weights(spec, backbone, question):
-    before = answer(backbone, question)
-    for weight in attach(spec, backbone).parameters():
+    before = without(spec, backbone, question)
+    adapter = attach(spec, backbone)
+    for weight in adapter.parameters():
         torch.nn.init.constant_(weight, torch.nan)
-    assert torch.equal(answer(backbone, question), before)
+    assert torch.equal(answer(backbone, question, *adapter.beside, scale=1.0), before)
 
 
 @every_adapter
@@ -131,7 +161,7 @@ def test_attaching_leaves_the_backbones_names_alone(spec, backbone):
     assert {name: id(module) for name, module in backbone.denoiser.named_modules()} == before
 
 
-@every_adapter
+@every_update
 def test_names_begin_with_the_target_whatever_else_is_attached(spec, backbone):
     alone = list(attach(spec, backbone).state_dict())
     assert list(attach(spec, backbone).state_dict()) == alone
@@ -181,7 +211,7 @@ def test_a_tensor_of_equal_scales_is_a_scale(spec, backbone, question):
     torch.testing.assert_close(answer(backbone, question, adapter, scale=alike), expected)
 
 
-@every_adapter
+@every_update
 def test_stacked_adapters_add_up_in_any_order(spec, backbone, question):
     first, second = (train(attach(spec, backbone), seed) for seed in (1, 2))
     if isinstance(spec, REPLACE):
@@ -240,8 +270,9 @@ def test_an_adapter_is_the_plain_lora_that_it_says_or_says_that_it_is_none(spec,
 
 @every_adapter
 def test_an_adapter_of_shapes_alone_is_attached_without_drawing_weights(spec, backbone):
+    others = named(spec, backbone)
     backbone.denoiser.to("meta")
     before = torch.get_rng_state()
-    adapter = spec.attach(backbone, {})
+    adapter = spec.attach(backbone, others)
     assert {weight.device.type for weight in adapter.parameters()} == {"meta"}
     assert torch.equal(torch.get_rng_state(), before)
