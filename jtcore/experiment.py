@@ -18,10 +18,12 @@ from jtcore.cache import Cache, cache_folder
 from jtcore.checkpoint import newest_checkpoint
 from jtcore.data import captions
 from jtcore.engine import Engine, memory_told
+from jtcore.engines import make_engine
 from jtcore.evaluate import measure, summarise
 from jtcore.inversion import load_reference
 from jtcore.model import Model, load_model
 from jtcore.plugins import Plugins
+from jtcore.previews import Previews
 from jtcore.reading import replaced_words
 from jtcore.recipe import Recipe
 from jtcore.references import embed_references
@@ -42,7 +44,14 @@ LESS_TO_TRAIN = (
 
 
 def conduct(recipe: Recipe, run: Run, plugins: Plugins, stop: Stop) -> None:
-    """Do all that the recipe says and is not done yet, telling the observers."""
+    """Do all that the recipe says and is not done yet, telling the observers.
+
+    Of several processes the first encodes before the others read, and alone writes, speaks,
+    validates, samples and measures, when the others have gone.
+    """
+    if not run.processes.leads:
+        _conduct(recipe, run, plugins, stop)
+        return
     error: BaseException | None = None
     with _observed(run, recipe, plugins):
         plugins.hook.jt_run_started(run=run, recipe=recipe)
@@ -72,11 +81,13 @@ def _observed(run: Run, recipe: Recipe, plugins: Plugins) -> Iterator[None]:
 
 
 def _conduct(recipe: Recipe, run: Run, plugins: Plugins, stop: Stop) -> None:
-    engine = Engine(recipe.engine)
-    with memory_told("encoding", LESS_TO_ENCODE):
+    engine = make_engine(recipe.engine, run.processes)
+    with memory_told("encoding", LESS_TO_ENCODE), run.processes.leader_first():
         materials = prepare(recipe, engine, run, stop)
     with memory_told("training", LESS_TO_TRAIN):
         model = _trained(recipe, run, plugins, stop, engine, materials)
+    if not run.processes.leads:
+        return
     reaches = {name: attrs.asdict(adapter.reach) for name, adapter in model.adapters.items()}
     results: dict[str, Any] = {"adapters": reaches}
     scales = adapter_scales(recipe)
@@ -104,10 +115,43 @@ def _trained(
     checkpoint = newest_checkpoint(run.checkpoints, run.say)
     if checkpoint:
         run.say(f"continuing at step {checkpoint.position.number} of {recipe.steps}")
+        _tell_processes(checkpoint.values.get("processes", 1), run)
     _begin(recipe, run, model)
-    Trainer(recipe, plugins.hook, run, model, materials.streams, stop).train(checkpoint)
+    with _previewing(recipe, run, plugins, model, materials) as previews:
+        trainer = Trainer(recipe, plugins.hook, run, model, materials.streams, stop, previews)
+        trainer.train(checkpoint)
     model.train(False)
     return model
+
+
+def _tell_processes(before: int, run: Run) -> None:
+    """Batches are another share of a step's where there are more or fewer processes."""
+    if before != (now := run.processes.size):
+        run.say(
+            f"this run has had {before} process{'es' * (before > 1)}, and has {now} now: it goes on"
+            " from the same weights, but a step has other batches, and as many times fewer or more"
+        )
+
+
+@contextmanager
+def _previewing(
+    recipe: Recipe, run: Run, plugins: Plugins, model: Model, materials: "Materials"
+) -> Iterator[Previews | None]:
+    """What makes previews, where the recipe has any; after training, all are decoded."""
+    if recipe.sample is None or recipe.sample.preview is None:
+        yield None
+        return
+
+    def tell(number: int, preview: Mapping[str, Any]) -> None:
+        plugins.hook.jt_preview_decoded(run=run, number=number, preview=preview)
+
+    previews = Previews(recipe, run, model, adapter_scales(recipe), materials.reference, tell)
+    try:
+        yield previews
+        if run.processes.leads:
+            previews.finish()
+    finally:
+        previews.stop()
 
 
 def _begin(recipe: Recipe, run: Run, model: Model) -> None:
@@ -115,7 +159,7 @@ def _begin(recipe: Recipe, run: Run, model: Model) -> None:
     trained = {name for stage in recipe.stage.values() for name in stage.trained}
     for name, path in recipe.initial.items():
         load_initial(Path(path), model.adapters[name])
-        if name not in trained:
+        if name not in trained and run.processes.leads:
             save_adapter(run.adapter_file(name), name, recipe, model.adapters[name])
 
 

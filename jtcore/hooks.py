@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pluggy import HookspecMarker
 
@@ -99,6 +99,12 @@ def jt_run_started(run: Run, recipe: Recipe) -> None:
 @hookspec
 def jt_step_finished(run: Run, step: Step, scalars: Mapping[str, float]) -> None:
     """The optimizer has stepped."""
+
+
+@hookspec
+def jt_preview_decoded(run: Run, number: int, preview: Mapping[str, Any]) -> None:
+    """A preview is on disk, of the weights after `number` steps of the run: its `file`, relative
+    to the folder `previews` of the run, its `prompt` and its `seed`."""
 
 
 @hookspec

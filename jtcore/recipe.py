@@ -137,6 +137,18 @@ class SampledReference:
 
 
 @frozen
+class Previews:
+    """Samples of the weights as they are while training goes on
+
+    every: so many steps of the run
+    prompts: so many of the first ones, with the first seed
+    """
+
+    every: int = field(validator=ge(1))
+    prompts: int = field(default=1, validator=ge(1))
+
+
+@frozen
 class Sampling:
     """What is generated, from the backbone alone and with the adapters."""
 
@@ -157,6 +169,7 @@ class Sampling:
     reference: SampledReference | None = None
     control: Mapping[str, Component] = component("controls", factory=dict)
     noise: SharedNoise | None = None  # added to the noise that samples begin with
+    preview: Previews | None = None
 
     @property
     def captions(self) -> tuple[str, ...]:

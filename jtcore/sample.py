@@ -214,9 +214,13 @@ def _write(
         )
     if (folder / request.file).is_file():
         return
-    with torch.no_grad():
-        pixels = codec.decode(latents)[0]
-    write_video(folder / request.file, (pixels.float() / 2 + 0.5).clamp(0, 1), settings.fps)
+    write_video(folder / request.file, decoded(latents, codec), settings.fps)
+
+
+@torch.no_grad()
+def decoded(latents: Tensor, codec: Codec) -> Tensor:  # (1, C, F, H, W) -> (3, frames, ...)
+    """Pixels in [0, 1]."""
+    return (codec.decode(latents)[0].float() / 2 + 0.5).clamp(0, 1)
 
 
 def shaping(settings: Sampling, scales: Mapping[str, float]) -> dict[str, Any]:

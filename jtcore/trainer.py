@@ -20,6 +20,7 @@ from jtcore.errors import Interrupted, JtError
 from jtcore.model import Model
 from jtcore.noise import Draws
 from jtcore.optimizers import refuse_other_optimizers
+from jtcore.previews import Previews
 from jtcore.recipe import Recipe, Stage
 from jtcore.rng import generator, seed_of, shared_random
 from jtcore.run import Run
@@ -39,6 +40,7 @@ class Trainer:
     model: Model
     streams: Mapping[str, Stream]
     stopping: Callable[[], bool]  # whether a signal asked to end
+    previews: Previews | None = None
 
     def train(self, checkpoint: Checkpoint | None = None) -> None:
         """Run every stage, or those that a checkpoint has not seen the end of."""
@@ -64,6 +66,7 @@ class Trainer:
         engine.prepare(optimizer, trained, self.model.backbone.denoiser, stage.clip)
         if checkpoint:
             self._restore(optimizer, average, checkpoint)
+            self._preview(checkpoint.position.number)  # which may have been stopped before
         for index in range(checkpoint.position.index if checkpoint else 0, stage.steps):
             step = Step(name, index, stage.steps, number + index)
             scalars = self.train_step(stage, step, optimizer)
@@ -74,6 +77,7 @@ class Trainer:
             if leads:
                 self.hook.jt_step_finished(run=self.run, step=step, scalars=scalars)
             self._checkpoint(step, optimizer, average)
+            self._preview(step.number + 1)
         engine.clear(optimizer)  # the last gradients would stay while it is sampled
         engine.finish()
         _use(average, trained)
@@ -81,6 +85,14 @@ class Trainer:
             for adapter in trained:
                 save_adapter(self.run.adapter_file(adapter), adapter, self.recipe, trained[adapter])
             self.hook.jt_stage_finished(run=self.run, name=name, adapters=trained)
+
+    def _preview(self, number: int) -> None:
+        """The first process makes those that are due; the others wait for it, however long."""
+        if self.previews:
+            if self.run.processes.leads:
+                self.previews.after(number)
+            if self.previews.due(number):
+                self.run.processes.gather(None)
 
     def train_step(self, stage: Stage, step: Step, optimizer: Optimizer) -> dict[str, float]:
         """Choose branches, run them, update. Returns everything worth plotting, by path."""

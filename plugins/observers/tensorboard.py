@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jtcore import hookimpl
 
@@ -24,12 +24,19 @@ class TensorBoard:
         self.run = run
         self.recipe = recipe
         self.writer: SummaryWriter | None = None
+        self.previews: list[tuple[int, Mapping[str, Any]]] = []  # that are not written yet
 
     @hookimpl
     def jt_step_finished(self, step: Step, scalars: Mapping[str, float]) -> None:
         self._open(step.number)
         for path, value in scalars.items():
             self.writer.add_scalar(tag(path), value, step.number)
+
+    @hookimpl
+    def jt_preview_decoded(self, number: int, preview: Mapping[str, Any]) -> None:
+        self.previews.append((number, preview))
+        if self.writer:
+            self._add_previews()
 
     @hookimpl
     def jt_run_finished(self, error: BaseException | None) -> None:
@@ -47,6 +54,14 @@ class TensorBoard:
             folder = self.run.folder / "tensorboard"
             self.writer = SummaryWriter(folder, purge_step=step if folder.is_dir() else None)
             self.writer.add_text("recipe", _code(self.run.folder / "recipe.resolved.toml"))
+            self._add_previews()
+
+    def _add_previews(self) -> None:
+        """Those of a killed run come before its next step, which says where to begin."""
+        while self.previews:
+            number, preview = self.previews.pop(0)
+            label = f"previews/{preview['prompt']} (seed {preview['seed']})"
+            _add_video(self.writer, label, self.run.folder / "previews" / preview["file"], number)
 
     def _add_results(self) -> None:
         results, writer, last = self.run.read_json("metrics.json"), self.writer, self.recipe.steps
