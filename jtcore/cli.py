@@ -10,6 +10,7 @@ from jtcore import __version__
 from jtcore.errors import Interrupted, JtError
 
 MISTAKE, INTERRUPTED = 2, 3
+ALLOCATORS = tuple(f"PYTORCH{kind}_ALLOC_CONF" for kind in ("", "_CUDA", "_HIP"))  # torch's own
 
 EXIT_STATUS = (
     "exit status: 0 done, 2 your mistake (nothing was lost), 3 stopped by a signal (resumable)"
@@ -201,10 +202,13 @@ def _add_quiet(parser: argparse.ArgumentParser) -> None:
 def guarded(work: Callable[[], None]) -> int:
     """Run a command; a user's mistake is one message and status 2, never a traceback."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not any(name in os.environ for name in ALLOCATORS):
+        os.environ[ALLOCATORS[0]] = "expandable_segments:True"  # images and videos take turns
     try:
         work()
     except JtError as error:
-        print("\n".join(error.problems), file=sys.stderr)
+        if error.problems:  # none where another process of the run tells them
+            print("\n".join(error.problems), file=sys.stderr)
         return MISTAKE
     except Interrupted:
         return INTERRUPTED
@@ -218,3 +222,12 @@ def guarded(work: Callable[[], None]) -> int:
         print(error, file=sys.stderr)
         return MISTAKE
     return 0
+
+
+COMMANDS = {"run": run, "plugins": plugins, "sample": sample, "convert": convert}
+
+
+if __name__ == "__main__":  # launchers start modules: python -m jtcore.cli run RECIPE
+    if sys.argv[1:2] == [] or sys.argv[1] not in COMMANDS:
+        sys.exit(f"expected one of {', '.join(COMMANDS)} after jtcore.cli")
+    sys.exit(COMMANDS[sys.argv[1]](sys.argv[2:]))

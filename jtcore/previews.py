@@ -81,6 +81,8 @@ class Previews:
         self.stop()
         with self._forgiven("previews are not all decoded"):
             decode(self.folder, self.settings.fps, self.spec, self.model.engine.device)
+        if self.aside:
+            (self.folder / LOG).unlink(missing_ok=True)
         self._tell_decoded()
 
     def stop(self) -> None:
