@@ -1,7 +1,7 @@
 """Checkpoints: the whole state of a run in one safetensors file, whole or not there."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,26 +75,41 @@ def newest_checkpoint(folder: Path, say: Callable[[str], None]) -> Checkpoint | 
 
 def optimizer_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """An optimizer's state as named tensors and plain values. Raises JtError for other things."""
+    found = optimizer.state_dict()
+    return named_state(type(optimizer).__name__, found["state"], found["param_groups"])
+
+
+def named_state(
+    kind: str, state: Mapping[int, Mapping[str, Any]], groups: Sequence[Mapping[str, Any]]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Of an optimizer's state by parameter, and its groups. Raises JtError for other things."""
     tensors, values = {}, {}
-    state = optimizer.state_dict()
-    for index, entries in state["state"].items():
+    for index, entries in state.items():
         for name, value in entries.items():
             (tensors if isinstance(value, Tensor) else values)[f"{index}.{name}"] = value
-    groups = [{k: v for k, v in group.items() if k != "params"} for group in state["param_groups"]]
+    options = [{k: v for k, v in group.items() if k != "params"} for group in groups]
     try:
-        return tensors, json.loads(json.dumps({"state": values, "groups": groups}))
+        return tensors, json.loads(json.dumps({"state": values, "groups": options}))
     except TypeError as error:
-        raise JtError(f"{type(optimizer).__name__} cannot be checkpointed: {error}") from error
+        raise JtError(f"{kind} cannot be checkpointed: {error}") from error
+
+
+def state_by_parameter(
+    tensors: Mapping[str, Tensor], values: Mapping[str, Any]
+) -> dict[int, dict[str, Any]]:
+    """The state that `named_state` named."""
+    state: dict[int, dict[str, Any]] = {}
+    for name, value in {**tensors, **values["state"]}.items():
+        index, _, entry = name.partition(".")
+        state.setdefault(int(index), {})[entry] = value
+    return state
 
 
 def load_optimizer_state(
     optimizer: Optimizer, tensors: Mapping[str, Tensor], values: Mapping[str, Any]
 ) -> None:
     """Put back what `optimizer_state` took."""
-    state: dict[int, dict[str, Any]] = {}
-    for name, value in {**tensors, **values["state"]}.items():
-        index, _, entry = name.partition(".")
-        state.setdefault(int(index), {})[entry] = value
+    state = state_by_parameter(tensors, values)
     groups = [
         {**now, **then}
         for now, then in zip(optimizer.state_dict()["param_groups"], values["groups"], strict=True)

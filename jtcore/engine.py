@@ -1,14 +1,17 @@
 """The arithmetic of a step: device, precision, gradients, the update."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import cos, isfinite, pi
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from jtcore.checkpoint import load_optimizer_state, optimizer_state
 from jtcore.errors import JtError
+from jtcore.processes import ALONE, Processes
 from jtcore.recipe import Stage
 from jtcore.settings import EngineSettings
 
@@ -21,20 +24,47 @@ class NonFiniteGradient(JtError):
 
 
 class Engine:
-    """One process on one device. Trained parameters are fp32, the denoiser runs in `dtype`."""
+    """One process on one device. Trained parameters are fp32, the denoiser runs in `dtype`.
 
-    def __init__(self, settings: EngineSettings):
+    `jtcore.averaging` and `jtcore.zero` have those of several processes, each on its device. All
+    processes call the same methods in the same order.
+    """
+
+    def __init__(self, settings: EngineSettings, processes: Processes = ALONE):
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        self.device = choose_device(settings)
+        self.processes = processes
+        self.device = own_device(settings, processes)
         self.dtype = DTYPES[settings.precision]
         self.gradient_checkpointing = settings.gradient_checkpointing
+        self.memory = settings.memory
+        self.compile, self.attention = settings.compile, settings.attention
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
 
     def autocast(self) -> AbstractContextManager:
         if self.dtype is torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, self.dtype)
+
+    def prepare(
+        self,
+        optimizer: Optimizer,
+        adapters: Mapping[str, nn.Module],
+        denoiser: nn.Module,
+        clip: float,
+    ) -> None:
+        """A stage begins, which trains all parameters of these `adapters` in `denoiser`."""
+
+    def finish(self) -> None:
+        """The stage has ended: every process has the whole weights."""
+
+    def whole(self, module: nn.Module) -> AbstractContextManager:
+        """In which a module's parameters can be read, and are as they are in one process."""
+        return nullcontext()
+
+    def clear(self, optimizer: Optimizer) -> None:
+        """Forget all gradients."""
+        optimizer.zero_grad(set_to_none=True)
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of `loss`, (); with fp16 it is scaled until `update`."""
@@ -46,7 +76,7 @@ class Engine:
         Raises NonFiniteGradient, weights untouched. With fp16 an overflow is expected now and
         then: the step is skipped, the scale halved, and the norm returned is not finite.
         """
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        parameters = parameters_of(optimizer)
         if all(p.grad is None for p in parameters):
             return 0.0
         self.scaler.unscale_(optimizer)
@@ -58,6 +88,21 @@ class Engine:
         self.scaler.step(optimizer)
         self.scaler.update()
         return norm
+
+    def finite(self, optimizer: Optimizer) -> bool:
+        """Whether the gradients, before `update`, are finite on every process."""
+        here = bool(torch.isfinite(gradient_norm(parameters_of(optimizer))))
+        return not self.processes.any(not here)
+
+    def optimizer_state(self, optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Of all processes, as named tensors and plain values; on the first, if not on others."""
+        return optimizer_state(optimizer)
+
+    def load_optimizer_state(
+        self, optimizer: Optimizer, tensors: Mapping[str, Tensor], values: Mapping[str, Any]
+    ) -> None:
+        """Put back what `optimizer_state` took."""
+        load_optimizer_state(optimizer, tensors, values)
 
     def _can_lower_scale(self) -> bool:
         return self.scaler.is_enabled() and self.scaler.get_scale() > SMALLEST_SCALE
@@ -80,6 +125,24 @@ def choose_device(settings: EngineSettings) -> torch.device:
     if settings.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(settings.device)
+
+
+def own_device(settings: EngineSettings, processes: Processes) -> torch.device:
+    """Of a process; of several on a machine, each has a GPU. Raises JtError where there is none."""
+    device = choose_device(settings)
+    if device.type == "cuda" and not processes.alone:
+        if processes.local_rank >= (count := torch.cuda.device_count()):
+            raise JtError(
+                f"{processes.local_rank + 1} or more processes on a machine of {count} GPUs; start"
+                " one for each"
+            )
+        device = torch.device("cuda", processes.local_rank)
+        torch.cuda.set_device(device)
+    return device
+
+
+def parameters_of(optimizer: Optimizer) -> list[nn.Parameter]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:

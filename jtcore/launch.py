@@ -6,7 +6,7 @@ folder is done from what stands in it.
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from jtcore.errors import Interrupted, JtError
 from jtcore.experiment import conduct
 from jtcore.files import remove_leftovers
 from jtcore.plugins import Plugins, load_plugins
+from jtcore.processes import Processes, together
 from jtcore.provenance import changed_plugins, refuse_changes
 from jtcore.recipe import PluginFolders, Recipe, build_recipe
 from jtcore.run import (
@@ -42,9 +43,13 @@ def start(
     """Begin what a recipe or an ablation says, in a new folder. Raises JtError, Interrupted."""
     path = find_recipe(argument)
     table = _table(path, settings, folders)
-    recipes, plugins = checked(table)
-    trials = ablation.trials(table)
-    proceed(_create(out, path, settings, recipes, plugins, trials), quiet)
+    with together() as processes:
+        recipes, plugins = checked(table)
+        trials = ablation.trials(table)
+        folder = None
+        if processes.leads:
+            folder = _create(out, path, settings, recipes, plugins, trials)
+        _proceed(processes.of_leader(folder), quiet, processes)
 
 
 def check_only(argument: str, settings: Sequence[str], folders: Sequence[str]) -> None:
@@ -66,14 +71,20 @@ def proceed(folder: Path, quiet: bool) -> None:
 
     Raises JtError, and Interrupted where a signal asked to end.
     """
+    with together() as processes:
+        _proceed(folder, quiet, processes)
+
+
+def _proceed(folder: Path, quiet: bool, processes: Processes) -> None:
+    quiet = quiet or not processes.leads
     say, folder = speaker(quiet), folder.absolute()
     runs = ablation.run_folders(folder)
     with stop_on_signals() as stop:
         try:
             if runs:
-                _proceed_ablation(folder, [Run(run, say, quiet) for run in runs], stop)
+                _proceed_ablation(folder, [Run(run, say, quiet, processes) for run in runs], stop)
             else:
-                _proceed_run(Run(folder, say, quiet), stop)
+                _proceed_run(Run(folder, say, quiet, processes), stop)
         except Interrupted:
             say(f"stopped; continue with: jt-run --resume {_relative(folder)}")
             raise
@@ -131,7 +142,8 @@ def _proceed_ablation(folder: Path, runs: Sequence[Run], stop: Stop) -> None:
             _proceed_run(run, stop)
         except JtError as error:
             problems += [f"variant.{run.folder.name}: {problem}" for problem in error.problems]
-    runs[0].say(write_tables(folder))
+    if runs[0].processes.leads:
+        runs[0].say(write_tables(folder))
     if problems:
         raise JtError(problems)
 
@@ -140,11 +152,14 @@ def _proceed_run(run: Run, stop: Stop) -> None:
     circumstances = run.read_json("run.json")
     if circumstances is None:
         raise JtError(f"{run.folder}: not a run directory: it has no run.json")
-    if run.finished:
+    leads = run.processes.leads
+    if run.processes.of_leader(run.finished):
         run.say(f"{_relative(run.folder)} is complete already")
         return
-    with locked(run.folder), _inside(Path(circumstances["directory"])):
-        remove_leftovers(run.folder)
+    alone = locked(run.folder) if leads else nullcontext()
+    with alone, _inside(Path(circumstances["directory"])):
+        if leads:
+            remove_leftovers(run.folder)
         table = parse_toml(run.folder / "recipe.resolved.toml")
         recipes, plugins = checked(table)
         recipe, loaded = recipes[None], plugins[None]

@@ -11,11 +11,14 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
 from jtcore.errors import Interrupted, JtError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LONG = timedelta(days=30)  # that one process may keep the others waiting, as it does with encoding
 PLACES = (  # rank, size and rank on the machine, as launchers name them
@@ -104,6 +107,17 @@ class Processes:
     def of_leader(self, value: Any) -> Any:
         """What the first process says."""
         return self.gather(value)[0]
+
+    def joined(self, part: Tensor) -> Tensor | None:  # (N,) on the host -> (N * size,)
+        """What all processes have, one after another: on the first; None on the others."""
+        if self.alone:
+            return part
+        import torch
+        from torch import distributed
+
+        parts = [torch.empty_like(part) for _ in range(self.size)] if self.leads else None
+        distributed.gather(part, parts, dst=0, group=self._talk)
+        return torch.cat(parts) if parts else None
 
     @contextmanager
     def leader_first(self) -> Iterator[None]:

@@ -15,6 +15,7 @@ from attrs import frozen
 from jtcore.errors import JtError
 from jtcore.files import write_text
 from jtcore.plugins import Plugins
+from jtcore.processes import ALONE, Processes
 from jtcore.provenance import circumstances
 from jtcore.recipe import Recipe, recipe_table
 from jtcore.tables import write_toml
@@ -27,6 +28,7 @@ class Run:
     folder: Path
     say: Callable[[str], None]  # one line
     quiet: bool = False
+    processes: Processes = ALONE  # that share its work
 
     @property
     def checkpoints(self) -> Path:
