@@ -5,7 +5,7 @@ two or three times over. Here it keeps `hidden`, which is as wide as the rank, a
 drew. A compiler fuses the plain operations by itself, and is given those.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -22,11 +22,16 @@ FRESH = (  # none of them keeps its own output
 VIEWS = ("ViewBackward0", "UnsafeViewBackward0")
 
 
-def linear(x: Tensor, weight: Tensor, dropout: float = 0.0) -> Tensor:
-    """`dropout(x) @ weight.T`, (..., in) -> (..., out), computed in the type of `x`."""
-    if dropout and not torch.compiler.is_compiling():
-        return _DroppedLinear.apply(x, weight, dropout)
-    return functional.linear(functional.dropout(x, dropout), weight.to(x.dtype))
+def linear(x: Tensor, weights: Sequence[Tensor], dropout: float = 0.0) -> Tensor:
+    """`dropout(x) @ weight.T` of several weights (rows, in) in one product, (..., in) -> (..., all
+    rows), computed in the type of `x`.
+
+    A GPU's fast kernels ask for multiples of 8: rows of zeros may follow those of several weights.
+    """
+    if torch.compiler.is_compiling():
+        matrix = _stacked(weights, x.dtype, x.is_cuda)
+        return functional.linear(functional.dropout(x, dropout), matrix)
+    return _Linear.apply(x, dropout, *weights)
 
 
 def add(
@@ -90,28 +95,46 @@ class _Added(Function):
         return of_output, _scaled(of_scaled, strength), of_strength, of_up.to(up.dtype), None
 
 
-class _DroppedLinear(Function):
+class _Linear(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, dropout: float) -> Tensor:
-        flat, matrix = x.flatten(0, -2), weight.to(x.dtype)
+    def forward(ctx: Any, x: Tensor, dropout: float, *weights: Tensor) -> Tensor:
+        flat = x.flatten(0, -2)
+        ctx.aligned = kind_of(x.device) == "cuda"
+        matrix = _stacked(weights, x.dtype, ctx.aligned)
         ctx.kept = _Kept(dropout, flat)
-        parts = [(flat[rows] * mask) @ matrix.T for rows, mask in ctx.kept.draw()]
-        ctx.save_for_backward(x, weight)
-        return torch.cat(parts).mul_(ctx.kept.scale).view(*x.shape[:-1], len(weight))
+        if dropout:
+            parts = [(flat[rows] * mask) @ matrix.T for rows, mask in ctx.kept.draw()]
+            hidden = torch.cat(parts).mul_(ctx.kept.scale)
+        else:
+            hidden = flat @ matrix.T
+        ctx.save_for_backward(x if any(ctx.needs_input_grad[2:]) else None, *weights)
+        ctx.shape = x.shape
+        return hidden.view(*x.shape[:-1], len(matrix))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        flat, matrix = x.flatten(0, -2), weight.to(x.dtype)
-        outer = gradient.reshape(-1, len(weight)) * ctx.kept.scale
-        of_x = torch.empty_like(flat) if ctx.needs_input_grad[0] else None
-        of_weight = _sum_of(weight)
-        for rows, mask in ctx.kept.draw_again():
-            of_weight += outer[rows].T @ (flat[rows] * mask)
-            if of_x is not None:
-                torch.mul(outer[rows] @ matrix, mask, out=of_x[rows])
-        return None if of_x is None else of_x.view(x.shape), of_weight.to(weight.dtype), None
+        x, *weights = ctx.saved_tensors
+        outer, matrix = gradient.flatten(0, -2), _stacked(weights, gradient.dtype, ctx.aligned)
+        flat = None if x is None else x.flatten(0, -2)
+        of_x = outer @ matrix if ctx.needs_input_grad[0] else None
+        of_rows = None
+        if not ctx.kept.drops:
+            of_rows = None if flat is None else outer.T @ flat
+        else:
+            outer = outer * ctx.kept.scale
+            of_rows = None if flat is None else _sum_of(matrix)
+            for rows, mask in ctx.kept.draw_again():
+                if of_x is not None:
+                    of_x[rows].mul_(mask).mul_(ctx.kept.scale)
+                if flat is not None:
+                    of_rows += outer[rows].T @ mask.mul_(flat[rows])
+        of_each = [None] * len(weights)
+        if of_rows is not None:
+            counts = [len(weight) for weight in weights]
+            parts = of_rows[: sum(counts)].split(counts)
+            of_each = [part.to(one.dtype) for part, one in zip(parts, weights, strict=True)]
+        return None if of_x is None else of_x.view(ctx.shape), None, *of_each
 
 
 class _Kept:
@@ -123,9 +146,9 @@ class _Kept:
     """
 
     def __init__(self, dropout: float, like: Tensor) -> None:
-        self.keep, self.scale = 1 - dropout, 1 / (1 - dropout)
+        self.drops, self.keep, self.scale = dropout > 0, 1 - dropout, 1 / (1 - dropout)
         self.shape, self.device, self.dtype = like.shape, like.device, like.dtype
-        self.redrawn = redrawn(like.device)
+        self.redrawn = _redrawn(like.device)
         self.masks: list[Tensor] = []
         self.state: Tensor | None = None
 
@@ -162,7 +185,7 @@ def _backward(
     kept: _Kept, gradient: Tensor, scaled: Tensor, weight: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Gradients of `scaled` (n, rank) and of `weight` (out, rank), of that (n, out) of the sum."""
-    if kept.keep == 1:
+    if not kept.drops:
         return gradient @ weight, gradient.T @ scaled
     of_scaled, of_weight = torch.empty_like(scaled), _sum_of(weight)
     for rows, mask in kept.draw_again():
@@ -170,6 +193,14 @@ def _backward(
         torch.mm(inner, weight, out=of_scaled[rows])
         of_weight += inner.T @ scaled[rows]
     return of_scaled, of_weight
+
+
+def _stacked(weights: Sequence[Tensor], dtype: torch.dtype, aligned: bool) -> Tensor:
+    """One matrix, (all rows, in)."""
+    if len(weights) == 1:
+        return weights[0].to(dtype)
+    count = sum(map(len, weights)) if aligned else 0
+    return torch.cat([*weights, weights[0].new_zeros(-count % 8, weights[0].shape[1])]).to(dtype)
 
 
 def _sum_of(weight: Tensor) -> Tensor:
@@ -199,7 +230,7 @@ def _may_be_written(output: Tensor, hidden: Tensor) -> bool:
     return not output.requires_grad or (made is not None and made.name() in FRESH)
 
 
-def redrawn(device: torch.device) -> bool:
+def _redrawn(device: torch.device) -> bool:
     return kind_of(device) != "cpu"
 
 

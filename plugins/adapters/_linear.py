@@ -36,6 +36,8 @@ class LinearAdapter(Adapter):
         super().__init__()
         refuse_others(targets)
         self.updates = {name: build(module) for name, module in targets.items()}
+        # a bank's files differ between passes, and would each be compiled by themselves
+        self.compiles = not any(isinstance(update, Bank) for update in self.updates.values())
         for name, update in self.updates.items():
             place(self, name, update)
             hook = partial(self._add, update, name in first_detached)
@@ -116,7 +118,7 @@ class LowRank(nn.Module):
 
         That is done at the width of the rank: activations are what training keeps.
         """
-        hidden = linear(x, self.down.weight, self._chance("input"))
+        hidden = linear(x, [self.down.weight], self._chance("input"))
         return hidden, self.scaling * of_each(now)
 
     def sampled(self) -> "LowRank":

@@ -88,12 +88,10 @@ class GatedLowRank(LowRank):
         self.last: Tensor | None = None  # (), the mean gate; a recomputed forward finds the same
 
     def hidden(self, x: Tensor, now: Pass) -> tuple[Tensor, Tensor]:
-        """`down(x)` and the gates' mean, (B,), out of one product: the gate is a row more of
-        `down`. A GPU's fast kernels ask for multiples of 8, and get rows of zeros."""
-        rank, multiple = len(self.down.weight), 8 if x.is_cuda else 1
-        filling = self.gate.weight.new_zeros(-(rank + 1) % multiple, x.shape[-1])
-        stacked = torch.cat([self.down.weight, self.gate.weight, filling])
-        hidden, logits, _ = linear(x, stacked).split([rank, 1, len(filling)], -1)
+        """`down(x)` and the gates' mean, (B,), out of one product: the gate is one row more."""
+        found = linear(x, (self.down.weight, self.gate.weight))
+        rank = len(self.down.weight)
+        hidden, logits, _ = found.split([rank, 1, found.shape[-1] - rank - 1], -1)
         samples = 1 if self.over == "batch" else now.batch
         gate = logits.float().sigmoid().reshape(samples, -1).mean(1).expand(now.batch)
         self.last = gate.detach().mean()
