@@ -28,12 +28,6 @@ class Memory:
     base: Literal["int8", "fp8", "nf4"] | None = None
     optimizer: Literal["8bit", "host"] | None = None
 
-    def __attrs_post_init__(self) -> None:
-        if self.base is not None and self.stream_blocks:
-            raise ValueError(
-                "stream_blocks is of whole weights, and base makes them few bits; take one of both"
-            )
-
 
 OWNED = {  # keys of DeepSpeed's JSON that a recipe says elsewhere, and where
     "train_batch_size": "data.NAME.batch",
