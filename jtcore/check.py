@@ -149,6 +149,7 @@ def _engine(recipe: Recipe) -> Problems:
     for option in () if recipe.engine.gradient_checkpointing else OF_CHECKPOINTING:
         if getattr(memory, option) != getattr(Memory(), option):
             yield f"engine.memory.{option}: needs engine.gradient_checkpointing = true"
+    yield from engine_problems(recipe)
     yield from precision_problems(recipe.backbone.spec, recipe.engine)
     if problem := memory.optimizer and optimizer_problem(memory.optimizer, device):
         yield f"engine.memory.optimizer: {problem}"

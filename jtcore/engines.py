@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 from jtcore.engine import Engine
 from jtcore.processes import ALONE, Processes, place_of
+from jtcore.recipe import Recipe
 from jtcore.settings import EngineSettings
 
 
@@ -22,9 +23,9 @@ def make_engine(settings: EngineSettings, processes: Processes = ALONE) -> Engin
     return Engine(settings, processes)
 
 
-def engine_problems(settings: EngineSettings) -> Iterator[str]:
+def engine_problems(recipe: Recipe) -> Iterator[str]:
     """What cannot be asked for together, or not here: each with its path."""
-    size = place_of(os.environ).size
+    settings, size = recipe.engine, place_of(os.environ).size
     if settings.kind == "plain" and size > 1:
         yield (
             f'engine.kind: "plain" is for one process, and the launcher has started {size}; take'
@@ -33,22 +34,29 @@ def engine_problems(settings: EngineSettings) -> Iterator[str]:
     if settings.kind == "deepspeed":
         if find_spec("deepspeed") is None:
             yield 'engine.kind: "deepspeed" is not installed; pip install jtcore[deepspeed]'
-        yield from _deepspeed_problems(settings)
-
-
-def _deepspeed_problems(settings: EngineSettings) -> Iterator[str]:
-    memory, options = settings.memory, settings.deepspeed
-    if getattr(memory, "optimizer", None):
-        yield (
-            "engine.memory.optimizer: DeepSpeed divides the optimizer's state as it is; leave it"
-            " out, or take engine.deepspeed.offload_optimizer"
-        )
-    if options is None or options.stage < 3:
-        return
-    for option in ("stream_blocks", "base"):
-        if getattr(memory, option, None):
+        if settings.memory.optimizer:
             yield (
-                f"engine.memory.{option}: engine.deepspeed.stage = 3 divides the frozen weights"
-                f" that it would {'move' if option == 'stream_blocks' else 'store in fewer bits'};"
-                " take one of them"
+                "engine.memory.optimizer: DeepSpeed divides and moves the optimizer's state itself;"
+                " leave it out, or take engine.deepspeed.offload_optimizer"
             )
+        if settings.deepspeed and settings.deepspeed.stage == 3:
+            yield from _divided_weights_problems(recipe)
+
+
+def _divided_weights_problems(recipe: Recipe) -> Iterator[str]:
+    """What cannot be where a process has a part of the denoiser's weights."""
+    memory, divided = recipe.engine.memory, "engine.deepspeed.stage = 3"
+    if memory.stream_blocks:
+        yield f"engine.memory.stream_blocks: {divided} moves the frozen weights; take one of them"
+    if memory.base:
+        yield (
+            f"engine.memory.base: {divided} divides the frozen weights, which it cannot in few bits;"
+            " take stage = 2"
+        )
+    if recipe.engine.compile:
+        yield f"engine.compile: {divided} gathers weights while a block runs; take stage = 2"
+    if recipe.sample and recipe.sample.preview:
+        yield (
+            f"sample.preview: with {divided} no process has the whole denoiser while it trains; take"
+            " stage = 2, or leave it out"
+        )

@@ -35,7 +35,6 @@ from torch.optim import Optimizer
 from jtcore.adapter import hooks_of
 from jtcore.checkpoint import named_state, state_by_parameter
 from jtcore.engine import Engine, NonFiniteGradient, parameters_of
-from jtcore.errors import JtError
 from jtcore.processes import Processes
 from jtcore.settings import DeepSpeed, EngineSettings
 from jtcore.tables import overlay
@@ -140,19 +139,20 @@ class _Divided:
         ]
         optimizer.register_step_pre_hook(_set_aside)
         optimizer.register_step_post_hook(_put_back)
+        numbers = sum(shape.numel() for shape in self.shapes)
+        # whether gradients are reduced while backward runs
+        self.at_once = self.options.stage > 1 and numbers > self.options.bucket
+        config = generated(self.options, clip) | {"managed_gradient_accumulation": not self.at_once}
         with quiet():
             self.engine, self.zero, *_ = self.deepspeed.initialize(
-                model=self.root,
-                optimizer=optimizer,
-                config=generated(self.options, clip),
-                dist_init_required=False,
+                model=self.root, optimizer=optimizer, config=config, dist_init_required=False
             )
         self.seen: set[int] = set()  # of parameters that have a gradient on this process
         self.watching = [
             parameter.register_post_accumulate_grad_hook(lambda p, i=i: self.seen.add(i))
             for i, parameter in enumerate(self.parameters)
         ]
-        self.pending = ExitStack()  # the reduction that is put off to the end of the step
+        self.pending = ExitStack()  # the reduction that waits for the end of the step
 
     @property
     def flat(self) -> Sequence[Tensor]:
@@ -168,7 +168,9 @@ class _Divided:
         self.seen.clear()
 
     def backward(self, loss: Tensor, scale: float | None) -> None:
-        if not self.seen:
+        if self.at_once:
+            self.zero.clear_backward_seen_flag()  # as DeepSpeed does when its module runs
+        elif not self.seen:
             self.pending.enter_context(self.engine.coalesce_grad_reduction())
         if scale is not None:
             self.zero.override_loss_scale(scale)
@@ -185,7 +187,7 @@ class _Divided:
         ):
             group[USED] = used[index]
             if index not in self.seen:
-                self._give_zeros(parameter, index)
+                self._give_zeros(parameter)
         self.pending.close()
         with quiet():
             self.engine.step()
@@ -199,9 +201,13 @@ class _Divided:
         here = [index in self.seen for index in range(len(self.parameters))]
         return [any(each) for each in zip(*self.processes.gather(here), strict=True)]
 
-    def _give_zeros(self, parameter: nn.Parameter, index: int) -> None:
-        with self._gathered([parameter]):
-            parameter.grad = torch.zeros_like(parameter)
+    def _give_zeros(self, parameter: nn.Parameter) -> None:
+        if not self.at_once:
+            with self._gathered([parameter]):
+                parameter.grad = torch.zeros_like(parameter)
+        elif self.options.stage == 3:  # where DeepSpeed has what it had in the step before
+            parts = self.zero._DeepSpeedZeroOptimizer_Stage3__param_id_to_grad_partition
+            parts[parameter.ds_id].zero_()
 
     def whole(self, module: nn.Module) -> AbstractContextManager:
         return self._gathered(list(module.parameters()))
