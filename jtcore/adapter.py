@@ -47,6 +47,10 @@ class Adapter(nn.Module):
         """The denoiser's modules, by name, that have weights of this adapter in place of theirs."""
         return ()
 
+    def read(self) -> Collection[str]:
+        """The denoiser's modules, by name, of whose weights themselves its update is made."""
+        return ()
+
     def checkpoint_gradients(self) -> None:
         """Keep less for backward, and compute it again, of what it computes beside the denoiser."""
 

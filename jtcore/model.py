@@ -102,10 +102,25 @@ def _attach(spec: AdapterSpec, backbone: Backbone, others: Mapping[str, Adapter]
     """Attach one, and note what it reaches."""
     before = set(hooks_of(backbone.denoiser))
     adapter = spec.attach(backbone, others)
+    _refuse_replaced(adapter, others)
     modules = {module for module, _, _ in set(hooks_of(backbone.denoiser)) - before}
     parameters = sum(weight.numel() for weight in adapter.parameters())
     adapter.reach = Reach(len(modules), parameters)
     return adapter
+
+
+def _refuse_replaced(adapter: Adapter, others: Mapping[str, Adapter]) -> None:
+    """Raises JtError where one makes an update of weights in whose place another puts its own: the
+    order in which they were attached would shape what comes of that."""
+    for name, other in others.items():
+        pairs = (adapter.read(), other.replaced()), (other.read(), adapter.replaced())
+        both = [path for reads, replaced in pairs for path in reads if path in set(replaced)]
+        if both:
+            raise JtError(
+                f"{len(both)} layers, the first {both[0]!r}, are those of {name!r} too, and one of"
+                " the two replaces the weights that the other makes its update of; choose `targets`"
+                " that do not overlap"
+            )
 
 
 def attach_order(components: Mapping[str, Component]) -> list[str]:

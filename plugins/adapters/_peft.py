@@ -34,6 +34,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {  # peft's types, and what is always
     "gralora": {"peft_type": "GRALORA"},
     "road": {"peft_type": "ROAD"},
 }
+OF_WEIGHTS = ("dora", "oft", "ia3", "road")  # methods whose update is made of the linear's weights
 NOT_OPTIONS = {  # of peft's, what is said elsewhere, or changes what is not the adapter's
     *("target_modules", "exclude_modules", "target_parameters", "layers_to_transform"),
     *("layers_pattern", "modules_to_save", "layer_replication", "trainable_token_indices"),

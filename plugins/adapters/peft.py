@@ -1,6 +1,6 @@
 """Methods of the peft library as adapters."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -15,7 +15,7 @@ from jtcore.targets import Targets
 from jtcore.types import Backbone
 
 from ._linear import place, refuse_others, relative_size, spread
-from ._peft import NAME, build_layers, option_problems
+from ._peft import NAME, OF_WEIGHTS, build_layers, option_problems
 
 Method = Literal[
     "lora", "dora", "loha", "lokr", "oft", "vera", "ia3", "miss", "delora", "gralora", "road"
@@ -41,7 +41,8 @@ class Peft:
     the linear: at scale 1 what peft answers. `options` are those of peft's configuration, by its
     names, but for those that say what is targeted or change the linear itself. Files name tensors
     as peft does; VeRA's projections are not in them, as they follow from `projection_prng_key`.
-    Needs `pip install 'jtcore[peft]'`.
+    DoRA, OFT, IA3 and RoAd make their update of the linear's weights, and cannot be where a
+    `weights` adapter replaces those. Needs `pip install 'jtcore[peft]'`.
     """
 
     targets: Targets
@@ -61,7 +62,7 @@ class PeftAdapter(Adapter):
         self, targets: Mapping[str, nn.Linear], layers: Mapping[str, nn.Module], method: str
     ) -> None:
         super().__init__()
-        self.method = method
+        self.method, self.names = method, tuple(layers)
         self.relative: dict[str, Tensor] = {}  # |update| / |output| of the last pass, each ()
         for name, layer in layers.items():
             place(self, name, layer)
@@ -81,6 +82,9 @@ class PeftAdapter(Adapter):
         if not self.training:
             self.relative[name] = relative_size(added.detach(), output.detach())
         return output + added * spread(self.current.scale, added, self.current.batch)
+
+    def read(self) -> Collection[str]:
+        return self.names if self.method in OF_WEIGHTS else ()
 
     def scalars(self) -> Mapping[str, Tensor]:
         """Outside training, the mean over layers of |update| / |output| in the last pass: ()."""

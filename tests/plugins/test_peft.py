@@ -13,9 +13,12 @@ from torch import Tensor, nn
 
 from jtcore import JtError, cli
 from jtcore.adapter import Adapter, switched_on
+from jtcore.model import attach_adapters
+from jtcore.structure import Component
 from jtcore.targets import match_targets
 from jtplugins.adapters._peft import METHODS, make_config
 from jtplugins.adapters.peft import Peft
+from jtplugins.adapters.weights import Weights
 
 BATCH, TOKENS, WIDTH = 2, 5, 8
 OPTIONS = {
@@ -93,6 +96,35 @@ def bare(network: Network) -> Network:
     copy = Network().requires_grad_(False)
     copy.load_state_dict(network.state_dict())
     return copy
+
+
+@every_method
+def test_an_update_of_the_layers_own_weights_is_told(method, backbone):
+    adapter, x = trained(method, backbone), draw_input()
+    layer, linear = adapter.get_submodule("block.q"), backbone.denoiser.block["q"]
+    with torch.no_grad():
+        before = layer(x) - layer.base_layer(x)
+        linear.weight.mul_(2.0).add_(0.3)
+        moved = (layer(x) - layer.base_layer(x) - before).abs().max()
+    assert (moved > 1e-2) == bool(adapter.read()) and (moved > 1e-2 or moved < 1e-5)
+    assert set(adapter.read()) in (set(), {"block.q", "block.k"})
+
+
+@pytest.mark.parametrize("order", [("tuned", "peft"), ("peft", "tuned")])
+@pytest.mark.parametrize("method", ["dora", "loha"])
+def test_an_update_of_weights_that_another_adapter_replaces_is_refused(backbone, order, method):
+    specs = {"tuned": Weights("block.k"), "peft": Peft("block", method, {"r": 2})}
+    components = {name: Component(name, specs[name]) for name in order}
+    if method == "loha":
+        assert attach_adapters(components, backbone, 0).keys() == specs.keys()
+        return
+    with pytest.raises(JtError) as caught:
+        attach_adapters(components, backbone, 0)
+    assert str(caught.value) == (
+        f"adapter.{order[1]}: 1 layers, the first 'block.k', are those of {order[0]!r} too, and one"
+        " of the two replaces the weights that the other makes its update of; choose `targets` that"
+        " do not overlap"
+    )
 
 
 def test_all_methods_are_here():
