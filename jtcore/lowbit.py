@@ -7,6 +7,7 @@ inside of them are as they were.
 
 import logging
 from collections.abc import Callable, Iterator
+from math import prod
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
@@ -31,12 +32,13 @@ def lower(backbone: "Backbone", base: Base, device: torch.device) -> None:
     What comes out depends on the weights alone, and so is the same when a run is resumed. Raises
     JtError where there is nothing to store so.
     """
-    linears = list(_linears(backbone))
-    if not linears:
+    names = [name for name, _ in _linears(backbone)]
+    if not names:
         raise JtError("the blocks of this backbone have no linear layers to store in few bits")
-    for name, linear in linears:
+    for name in names:
         parent, _, own = name.rpartition(".")
-        setattr(backbone.denoiser.get_submodule(parent), own, LowBitLinear(linear, base, device))
+        owner = backbone.denoiser.get_submodule(parent)
+        setattr(owner, own, LowBitLinear(owner.get_submodule(own), base, device))
     backbone.denoiser.to(device)
 
 
@@ -173,7 +175,9 @@ def _pack_nf4(weight: Tensor) -> tuple[Tensor, Tensor]:
 def _unpack_nf4(
     packed: Tensor, scales: Tensor, shape: tuple[int, int], dtype: torch.dtype
 ) -> Tensor:
-    return torch.ops.bitsandbytes.dequantize_4bit(packed, scales, GROUP, "nf4", shape, dtype)
+    row = (1, prod(shape))  # its CPU kernel takes the wrong scales where rows end within a group
+    unpack = torch.ops.bitsandbytes.dequantize_4bit
+    return unpack(packed, scales, GROUP, "nf4", row, dtype).view(shape)
 
 
 def _largest_of_rows(weight: Tensor) -> Tensor:  # (out, in) -> (out, 1)
