@@ -98,7 +98,8 @@ class HostInputs:
             yield
 
     def settle(self) -> None:
-        """Let go of what has been copied; what is computed from here on waits for the copies."""
+        """Let go of what the last module was given: what is computed from here on waits for the
+        copies."""
         for each in self.leaving:
             each.leave()
         self.leaving.clear()
@@ -140,9 +141,7 @@ class _Call:
         packed[1].fetch()
         if before := self.before():
             before.fetch()  # while this one computes
-        found = packed[1].arrive()
-        self.host.settle()
-        return found
+        return packed[1].arrive()
 
     def fetch(self) -> None:
         for each in self.inputs:
@@ -156,21 +155,22 @@ class _Input:
         self.host = host
         self.here: Tensor | None = x.detach()  # on the device
         self.shared = False
-        self.version = x._version
+        self.version: int | None = x._version
         self.like = torch.empty_like(x, device="meta")
         self.memory = host.take(x.nbytes)
         self.done = host.copies.begin(self._away(), _flat(x.detach()))
 
     def stay(self, x: Tensor) -> None:
         """Another module is given it too."""
+        if not self.shared:
+            self.host.free.append(self.memory)
         self.shared, self.here = True, x.detach()
 
     def leave(self) -> None:
-        """Give memory of the device back, in the order of the computation."""
-        assert self.here._version == self.version, "an input of a module was changed in place"
-        self.host.copies.wait(self.done)
-        if not self.shared:
-            self.here = None
+        """Give memory of the device back, in the order of the computation; unless backward has
+        begun with it, for that has done so."""
+        if self.here is not None:
+            self.arrive()
 
     def fetch(self) -> None:
         """Begin to copy it back, unless it is here or on its way."""
@@ -178,11 +178,13 @@ class _Input:
             self.here = torch.empty_strided(
                 self.like.shape, self.like.stride(), dtype=self.like.dtype, device=self.host.device
             )
-            self.done = self.host.copies.begin(_flat(self.here), self._away())
+            self.done, self.version = self.host.copies.begin(_flat(self.here), self._away()), None
 
     def arrive(self) -> Tensor:
-        self.host.copies.wait(self.done)
+        """What computes from now on may read it, and write to its memory when it is given back."""
         found = self.here
+        assert self.version in (None, found._version), "an input of a module was changed in place"
+        self.host.copies.wait(self.done)
         if not self.shared:
             self.here = None  # a second backward fetches it again
         return found
@@ -193,7 +195,7 @@ class _Input:
     def __del__(self) -> None:
         if self.here is not None:  # nobody waited for a copy of it
             self.host.copies.wait(self.done)
-        if hasattr(self, "memory"):
+        if hasattr(self, "memory") and not self.shared:
             self.host.free.append(self.memory)
 
 

@@ -9,13 +9,15 @@ from torch import Tensor
 
 from jtcore.adapter import Adapter, Reach, hooks_of
 from jtcore.checkpointing import checkpoint_gradients
+from jtcore.compiling import compile_blocks
 from jtcore.engine import Engine
 from jtcore.errors import JtError
+from jtcore.kernels import choose_attention
 from jtcore.lowbit import lower
 from jtcore.mentions import named_adapters
 from jtcore.reading import replaced_words
 from jtcore.rng import seed_of
-from jtcore.streaming import stream_blocks
+from jtcore.streaming import require_room, stream_blocks
 from jtcore.structure import Component
 from jtcore.types import AdapterSpec, Backbone
 from jtcore.words import Words, finder, unknown
@@ -57,6 +59,8 @@ def load_model(
     memory = engine.memory
     host = torch.device("cpu")  # whence blocks are streamed
     home = host if memory.stream_blocks else engine.device
+    if memory.stream_blocks:
+        require_room(backbone.spec.load(torch.device("meta"), engine.dtype).denoiser)
     loaded = backbone.spec.load(host if memory.base else home, engine.dtype)
     if memory.base:
         lower(loaded, memory.base, home)
@@ -68,6 +72,10 @@ def load_model(
             adapter.checkpoint_gradients()
     if engine.gradient_checkpointing:
         checkpoint_gradients(loaded, memory, engine.device)
+    if engine.compile:
+        compile_blocks(loaded)
+    if engine.attention != "auto":
+        choose_attention(loaded, engine.attention)
     words = finder(backbone.spec, replaced_words(adapters))
     return Model(loaded, attached, texts, engine, pictures, words)
 

@@ -17,7 +17,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from jtcore.adapter import Adapter
 from jtcore.checkpointing import kept_blocks
-from jtcore.copying import Copies, page_locked
+from jtcore.copying import Copies, page_locked, require_host_memory
+from jtcore.errors import JtError
 from jtcore.settings import Memory
 from jtcore.types import Backbone
 
@@ -26,12 +27,16 @@ BUFFERS = 2
 APART = 256  # bytes: where a tensor may begin, as torch's own allocator has it
 
 
-def stream_blocks(backbone: Backbone, memory: Memory, device: torch.device) -> None:
+def stream_blocks(
+    backbone: Backbone, memory: Memory, device: torch.device
+) -> "Ring | None":
     """Of a denoiser in host memory, keep the parameters of `memory.stream_blocks` blocks there and
-    put all else on the `device`. Raises JtError where host memory is too small."""
+    put all else on the `device`. Returns the buffers, if there are any. Raises JtError."""
+    if problems := list(memory_problems(memory, backbone, {})):
+        raise JtError(f"engine.memory.{problem}" for problem in problems)
     blocks = list(streamed(backbone, memory).values())
     if not blocks:
-        return
+        return None
     hosted = [Hosted.of(block, device) for block in blocks]
     _move(backbone.denoiser, device, {w.hosted for block in hosted for w in block.weights})
     ring = Ring(device, hosted)
@@ -39,6 +44,7 @@ def stream_blocks(backbone: Backbone, memory: Memory, device: torch.device) -> N
         # the first to be called: adapters' hooks on the block, which come later, find it there
         block.register_forward_pre_hook(partial(ring.enter, index))
         block.register_forward_hook(partial(ring.leave, index), always_call=True)
+    return ring
 
 
 def streamed(backbone: Backbone, memory: Memory) -> dict[str, nn.Module]:
@@ -47,8 +53,12 @@ def streamed(backbone: Backbone, memory: Memory) -> dict[str, nn.Module]:
     kept = kept_blocks(backbone, memory)
     blocks = [(name, block) for name, block in backbone.blocks().items() if block not in kept]
     count = memory.stream_blocks
-    assert count <= len(blocks), "checked before"
     return dict(blocks[int((n + 0.5) * len(blocks) / count)] for n in range(count))
+
+
+def require_room(denoiser: nn.Module) -> None:
+    """Raises JtError where the host has not memory for all of a denoiser, which may be on meta."""
+    require_host_memory(sum(weight.nbytes for weight in denoiser.parameters()), OPTION)
 
 
 def memory_problems(
