@@ -92,6 +92,7 @@ def switched_on(
     batch: int,
     files: tuple[int, ...] | None = None,
     reference: Reference | None = None,
+    halves: int = 1,
 ) -> Iterator[None]:
     """Switch adapters on at their scales for one forward pass and its backward.
 
@@ -101,7 +102,7 @@ def switched_on(
     busy = [type(adapter).__name__ for adapter in adapters if adapter.current is not None]
     assert not busy, f"{busy} are in a pass that has not ended"
     for adapter, scale in adapters.items():
-        adapter.current = Pass(batch, scale, files, reference)
+        adapter.current = Pass(batch, scale, files, reference, halves)
     try:
         yield
     finally:

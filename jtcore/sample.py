@@ -92,7 +92,8 @@ def denoise(
     ]
     for index, time in enumerate(times):
         asked = latents.repeat(halves, 1, 1, 1, 1), time.to(device).expand(len(captions))
-        with torch.no_grad(), switched_on(scales[index], len(captions), reference=reference):
+        on = switched_on(scales[index], len(captions), reference=reference, halves=halves)
+        with torch.no_grad(), on:
             if index == 0 or scales[index] is not scales[index - 1]:
                 text = told(scales[index], read, captions)
             led = leading(backbone, controls, index, halves, latents, read.shape[1])

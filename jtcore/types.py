@@ -70,6 +70,7 @@ class Pass:
     scale: float | Tensor = 1.0  # of the adapter; a tensor is (B, 1, ...) and may carry gradient
     files: tuple[int, ...] | None = None  # `Part.files` in training; None elsewhere
     reference: Reference | None = None  # what adapters with an image condition read
+    halves: int = 1  # 2 where guidance has two, the negative one first
 
 
 @frozen(eq=False)

@@ -19,7 +19,7 @@ from ._linear import place, relative_size, spread
 
 Added = Literal["inside", "block"]
 Output = Tensor | tuple[Tensor, ...]  # a stream, or the video's and the text's
-Share = Callable[[int], Tensor | None]  # depth of a block -> (B,), or None where nobody decides
+Share = Callable[[int, float], float | Tensor]  # depth of a block, own weight -> weight, (B,)
 
 
 @frozen
@@ -103,9 +103,9 @@ class WeightedAdapter(Adapter):
 
     def weight(self, depth: int) -> float | Tensor:  # (B,)
         """Of the adapter in a block, in the pass that runs: the controller's, if one is on."""
-        shared = self.share(depth) if self.share else None
-        own = self.options.weight if shared is None else shared
-        return own * per_sample(self.current.scale)
+        own = self.options.weight
+        weight = self.share(depth, own) if self.share else own
+        return weight * per_sample(self.current.scale)
 
     def scalars(self) -> Mapping[str, Tensor]:
         """Outside training, the mean over sites of |update| / |output| in the last pass: ()."""

@@ -30,7 +30,8 @@ class StageBlender:
     of `groups` groups of neighbouring blocks, budget - a the second's, for each sample and step
     (https://arxiv.org/abs/2505.02192); half each at first. `groups` must divide the number of
     blocks. `width` of its features is that of the denoiser's time embedding unless said, which in
-    CogVideoX is the released 512. At scale 0 it is half each again.
+    CogVideoX is the released 512. At scale 0 each adapter has its own `weight`, as where the
+    controller is off; at others what is that far from there to a.
     `modulated` says where time acts on the pooled tokens q: "before" the network of two layers is
     as released, MLP(LN(q) (1 + scale) + shift) + gate q; "after" is the paper's equation 8,
     MLP(LN(q)) scale + shift, to which gate q is added as well.
@@ -83,6 +84,7 @@ class Blender(Adapter):
         self.pooled: list[Tensor] = []
         self.sources = len(entrance.tokens)
         self.weights: Tensor | None = None  # (B, groups), the first adapter's in this pass
+        self.halves = 1  # of guidance, in this pass
         width = options.width or entrance.time_width
         device = next(entrance.time.parameters()).device
         self.modulation = linear(entrance.time_width, 3 * width, device)
@@ -96,12 +98,15 @@ class Blender(Adapter):
         for module in entrance.tokens:
             module.register_forward_hook(self._hear_tokens)
 
-    def share(self, place: int, depth: int) -> Tensor | None:  # (B,)
-        """The weight of the first or second adapter in a block; None while it is off."""
+    def share(self, place: int, depth: int, own: float) -> float | Tensor:  # (B,)
+        """The weight of the first or second adapter in a block: its `own`, or what is decided."""
         if self.current is None:
-            return None
-        first = self.weights[:, depth // self.per_group]
-        return first if place == 0 else self.options.budget - first
+            return own
+        first, scale = self.weights[:, depth // self.per_group], per_sample(self.current.scale)
+        decided = first if place == 0 else self.options.budget - first
+        if not isinstance(scale, Tensor) and scale == 1:
+            return decided
+        return own + scale * (decided - own)
 
     def _hear_time(self, module: nn.Module, inputs: object, output: Tensor) -> None:
         if self.current is not None:
@@ -120,10 +125,8 @@ class Blender(Adapter):
         with torch.autocast(self.time.device.type, enabled=False):
             tokens = torch.stack([each.float() for each in self.pooled]).amax(0)
             logits = self.head(functional.relu(self.features(tokens, self.time.float())))
-            scale = per_sample(self.current.scale)
-            scale = scale[:, None] if isinstance(scale, Tensor) else scale
-            self.weights = self.options.budget * (logits * scale).sigmoid()
-        self.time, self.pooled = None, []
+            self.weights = self.options.budget * logits.sigmoid()
+        self.time, self.pooled, self.halves = None, [], self.current.halves
 
     def features(self, tokens: Tensor, time: Tensor) -> Tensor:  # (B, D), (B, T) -> (B, hidden)
         shift, scale, gate = self.modulation(functional.silu(time)).chunk(3, 1)
@@ -139,10 +142,11 @@ class Blender(Adapter):
         return self.narrow(functional.gelu(self.widen(features), approximate="tanh"))
 
     def scalars(self) -> Mapping[str, Tensor]:
-        """The first adapter's weight in each group, mean over the last pass's samples; each ()."""
+        """The first adapter's weight in each group, as decided at scale 1: mean over the samples of
+        the last pass, with guidance over those of its prompted half; each ()."""
         if self.weights is None:
             return {}
-        means = self.weights.detach().mean(0)
+        means = self.weights.detach().chunk(self.halves)[-1].mean(0)
         return {f"{self.options.between[0]}_{group}": mean for group, mean in enumerate(means)}
 
 

@@ -268,16 +268,35 @@ def test_gradients_are_exact_under_checkpointing(kind):
     assert all(torch.equal(plain, checkpointed) for plain, checkpointed in pairs)
 
 
-def test_at_scale_0_it_is_half_of_the_budget_again():
+@pytest.mark.parametrize("weight", [0.1, 0.4])
+def test_at_scale_0_it_is_as_if_it_were_off(weight):
+    backbone, asked = build("wan"), ask("wan")
+    three = attach(backbone, 2, std=0.3, weight=weight)
+    at_1, off = put(backbone, asked, *three), put(backbone, asked, *three[:2])
+
+    def at(scale: float | Tensor) -> Tensor:
+        scales = dict.fromkeys(three[:2], 1.0) | {three[2]: scale}
+        with torch.no_grad(), switched_on(scales, 2):
+            return asked.put(backbone)
+
+    mixed = at(torch.tensor([0.0, 1.0]).view(2, 1, 1))
+    torch.testing.assert_close(at(0.0), off)
+    torch.testing.assert_close(mixed[0], off[0])
+    torch.testing.assert_close(mixed[1], at_1[1])
+    assert (at_1 - off).abs().max() > 1e-4
+
+    with switched_on({three[0]: 1.0, three[2]: 0.5}, 2):
+        between = three[0].weight(0)
+    torch.testing.assert_close(between, (three[2].weights[:, 0] + weight) / 2)
+
+
+def test_with_guidance_it_tells_of_the_prompted_half():
     backbone, asked = build("wan"), ask("wan")
     three = attach(backbone, 2, std=0.3)
-    scales = {three[0]: 1.0, three[1]: 1.0, three[2]: torch.tensor([0.0, 1.0]).view(2, 1, 1)}
-    with torch.no_grad(), switched_on(scales, 2):
+    with torch.no_grad(), switched_on(dict.fromkeys(three, 1.0), 2, halves=2):
         asked.put(backbone)
-    mixed = three[2].weights
-    put(backbone, asked, *three)
-    torch.testing.assert_close(mixed[0], torch.full((2,), 0.1))
-    torch.testing.assert_close(mixed[1], three[2].weights[1])
+    told = torch.stack(list(three[2].scalars().values()))
+    assert torch.equal(told, three[2].weights[1])
 
 
 def test_it_tells_each_groups_weight_of_the_identity():

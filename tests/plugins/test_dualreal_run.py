@@ -1,5 +1,6 @@
 """DualReal trained, sampled and read from its authors' file, on the real path."""
 
+import csv
 from itertools import pairwise
 from pathlib import Path
 
@@ -151,6 +152,19 @@ def test_a_controller_weighs_those_of_its_own_run_under_any_name(dual, jt_run, t
     both = read_adapters([Source(run), Source(run, "mine")], load_plugins())
     between = [each.adapter.spec.between for each in both if each.own_name == "controller"]
     assert between == [("identity", "motion"), ("mine-identity", "mine-motion")]
+
+
+def test_a_trace_is_of_the_prompted_half(dual, jt_run, tmp_path):
+    run = jt_run(dual)
+    asked = [str(run), "--prompt", dual["sample"]["prompts"][0], "--steps", "1", "--quiet"]
+    first = []
+    for guidance in ("1", "4"):
+        folders = ["--out", str(tmp_path / guidance), "--trace", str(tmp_path / f"t{guidance}")]
+        assert cli.sample([*asked, "--guidance", guidance, *folders]) == 0
+        with (tmp_path / f"t{guidance}" / "trace.csv").open() as file:
+            (row,) = csv.DictReader(file)
+        first.append([float(row[f"controller.identity_{group}"]) for group in range(5)])
+    assert first[0] == pytest.approx(first[1], rel=1e-5)
 
 
 # the authors' file
