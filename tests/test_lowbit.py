@@ -178,8 +178,8 @@ def test_only_linear_layers_in_blocks_are_stored_so(base):
 
     kinds = {name: type(module) for name, module in backbone.denoiser.named_modules()}
     assert {n for n, kind in kinds.items() if kind is LowBitLinear} == {
-        "blocks.0.to",
-        "blocks.1.to",
+        "blocks.0.own",
+        "blocks.1.own",
     }
     after = backbone.denoiser.state_dict()
     for name in ("first.weight", "last.weight", "blocks.0.norm.weight", "blocks.1.own.bias"):
