@@ -118,9 +118,7 @@ def base(block: nn.Module, rank: int, dropout: float) -> Callable:
 def peft_lora(block: nn.Module, rank: int, dropout: float) -> Callable:
     from peft import LoraConfig, inject_adapter_in_model
 
-    config = LoraConfig(
-        r=rank, lora_alpha=rank, lora_dropout=dropout, target_modules=list(TARGETS)
-    )
+    config = LoraConfig(r=rank, lora_alpha=rank, lora_dropout=dropout, target_modules=list(TARGETS))
     adapted = inject_adapter_in_model(config, shared(block))
     trained = {n: p.data.float() for n, p in adapted.named_parameters() if "lora_" in n}
     for name, values in trained.items():

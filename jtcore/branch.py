@@ -33,10 +33,10 @@ class Branch:
     backward: Callable[[Tensor], None]  # takes the place of `loss.backward()`
 
 
-def run_branch(branch: Branch) -> dict[str, float]:
+def run_branch(branch: Branch) -> dict[str, Tensor]:
     """Forward and backward of each part in turn; gradients add up, memory does not.
 
-    Returns each loss term, unweighted, averaged over the samples that it is on.
+    Returns each loss term, (), unweighted, averaged over the samples that it is on.
     """
     values: dict[str, list[Tensor]] = {}
     with training_only(branch.adapters, branch.settings.trained):
@@ -51,7 +51,7 @@ def run_branch(branch: Branch) -> dict[str, float]:
                 branch.backward(weighted_sum(branch, terms))
             for name, value in terms.items():
                 values.setdefault(f"{branch.path}.losses.{name}", []).append(value.detach())
-    return {name: float(torch.stack(each).mean()) for name, each in values.items()}
+    return {name: torch.stack(each).mean() for name, each in values.items()}
 
 
 def noise(branch: Branch, part: Part) -> tuple[Part, Noised]:

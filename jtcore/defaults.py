@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from jtcore import hookimpl
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch.nn import Parameter
     from torch.optim import Optimizer
 
@@ -36,7 +37,7 @@ def jt_choose_branches(stage: "Stage", step: "Step", rng: Random) -> Sequence[st
 
 
 @hookimpl(trylast=True)
-def jt_run_branch(branch: "Branch", step: "Step") -> Mapping[str, float]:
+def jt_run_branch(branch: "Branch", step: "Step") -> Mapping[str, "Tensor"]:
     """One forward and one backward for each part of the batch."""
     from jtcore.branch import run_branch
 

@@ -80,11 +80,12 @@ class Engine:
         if all(p.grad is None for p in parameters):
             return 0.0
         self.scaler.unscale_(optimizer)
-        norm = float(gradient_norm(parameters))
+        total = gradient_norm(parameters)
+        norm = float(total)  # the one time in a step that the device is waited for
         if not isfinite(norm) and not self._can_lower_scale():
             raise NonFiniteGradient(f"gradient norm is {norm}; weights left as they were")
         if clip:
-            nn.utils.clip_grads_with_norm_(parameters, clip, torch.tensor(norm))
+            nn.utils.clip_grads_with_norm_(parameters, clip, total)
         self.scaler.step(optimizer)
         self.scaler.update()
         return norm

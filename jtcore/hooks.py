@@ -10,6 +10,7 @@ from pluggy import HookspecMarker
 if TYPE_CHECKING:
     from random import Random
 
+    from torch import Tensor
     from torch.nn import Parameter
     from torch.optim import Optimizer
 
@@ -75,8 +76,9 @@ def jt_choose_branches(stage: Stage, step: Step, rng: Random) -> Sequence[str] |
 
 
 @hookspec(firstresult=True)
-def jt_run_branch(branch: Branch, step: Step) -> Mapping[str, float] | None:
-    """Run one branch forward and backward and return its scalars: the escape hatch."""
+def jt_run_branch(branch: Branch, step: Step) -> Mapping[str, float | Tensor] | None:
+    """Run one branch forward and backward and return its scalars, tensors () best: the escape
+    hatch. Reading a number off a tensor waits for the device."""
 
 
 @hookspec(firstresult=True)

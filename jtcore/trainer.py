@@ -28,6 +28,7 @@ from jtcore.stream import Stream
 from jtcore.types import Step
 
 Weights = dict[str, Tensor]
+Values = dict[str, list[Tensor | float]]  # by path, each of as many passes; tensors are ()
 
 
 @frozen(eq=False)
@@ -102,7 +103,7 @@ class Trainer:
             group["lr"] = rate
         self.model.engine.clear(optimizer)
         chosen = self.choose_branches(stage, step)
-        scalars = self.run_branches(stage, step, chosen)
+        values = self.run_branches(stage, step, chosen)
         try:
             norm = self.model.engine.update(optimizer, stage.clip)
         except NonFiniteGradient as error:
@@ -110,8 +111,8 @@ class Trainer:
             raise JtError(f"step {step.number}, {culprit}: {error}") from error
         for name in stage.trained:
             found = self.model.adapters[name].scalars()
-            scalars |= {f"adapter.{name}.{key}": float(value) for key, value in found.items()}
-        here = f"stage.{step.stage}"
+            values |= {f"adapter.{name}.{key}": [value] for key, value in found.items()}
+        here, scalars = f"stage.{step.stage}", means(values)
         seconds = perf_counter() - began
         return scalars | {
             f"{here}.lr": rate,
@@ -123,16 +124,16 @@ class Trainer:
         rng = shared_random(self.recipe.seed, step.stage, step.index)
         return self.hook.jt_choose_branches(stage=stage, step=step, rng=rng)
 
-    def run_branches(self, stage: Stage, step: Step, chosen: Sequence[str]) -> dict[str, float]:
+    def run_branches(self, stage: Stage, step: Step, chosen: Sequence[str]) -> Values:
         """Forward and backward of these branches, as often as gradients accumulate."""
-        values: dict[str, list[float]] = {}
+        values: Values = {}
         for micro in range(stage.accumulate):
             for name in chosen:
                 branch = self.make_branch(stage, step, name, micro)
                 scalars = self.hook.jt_run_branch(branch=branch, step=step)
                 for key, value in scalars.items():
                     values.setdefault(key, []).append(value)
-        return {key: sum(each) / len(each) for key, each in values.items()}
+        return values
 
     def make_branch(self, stage: Stage, step: Step, name: str, micro: int) -> Branch:
         """A branch with its batch and randomness: a function of the seed and the step alone.
@@ -222,6 +223,20 @@ def _mean(scalars: Sequence[Mapping[str, float]]) -> dict[str, float]:
         return scalars[0]
     names = dict.fromkeys(name for each in scalars for name in each)
     return {name: fmean(each[name] for each in scalars if name in each) for name in names}
+
+
+def means(values: Values) -> dict[str, float]:
+    """Of each path. All tensors are read at once, when the step is over: until then nothing waits
+    for the device."""
+    told = [value for each in values.values() for value in each]
+    tensors = [value.detach() for value in told if isinstance(value, Tensor)]
+    alike = [tensor.to(tensors[0].device, torch.float64) for tensor in tensors]
+    read = iter(torch.stack(alike).tolist() if alike else ())
+    numbers = {
+        path: [next(read) if isinstance(value, Tensor) else value for value in each]
+        for path, each in values.items()
+    }
+    return {path: sum(each) / len(each) for path, each in numbers.items()}
 
 
 def _parameters(adapters: Mapping[str, Adapter]) -> dict[str, list[nn.Parameter]]:

@@ -8,6 +8,7 @@ import torch
 from attrs import field, frozen
 from torch import Tensor
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from jtcore import JtError, hookimpl
 from jtcore.checkpoint import newest_checkpoint
@@ -578,3 +579,27 @@ def test_training_from_a_checkpoint_is_training_straight_on(prepare, tmp_path):
         resumed.trainer.train(newest_checkpoint(tmp_path / name / "checkpoints", print))
         for weight, value in resumed.weights.items():
             assert torch.equal(value, straight.weights[weight]), path
+
+
+class Reads(TorchDispatchMode):
+    """Counts numbers that are read off tensors which are on the device, where there is one: the
+    draws of generators, which are whole, are always on the host."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        read = func is torch.ops.aten._local_scalar_dense.default
+        self.count += read and args[0].is_floating_point()
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_waits_for_the_device_twice_however_much_it_tells(prepare, monkeypatch):
+    lists, plain = [], Tensor.tolist
+    monkeypatch.setattr(Tensor, "tolist", lambda tensor: lists.append(tensor) or plain(tensor))
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda optimizer: None)  # it counts on the host
+    training = prepare(stage(steps=1, accumulate=2))
+    with Reads() as reads:
+        training.train()
+    told = [name for name in training.recorder.scalars[0] if ".losses." in name]
+    assert len(told) == 4
+    assert (reads.count, len(lists)) == (1, 1)  # the norm before the update, and then all scalars
