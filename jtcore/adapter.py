@@ -27,6 +27,7 @@ class Adapter(nn.Module):
     current: Pass | None = None
     reach: "Reach"  # what core found when it was attached
     scales_samples = True  # whether each sample of a pass may have a scale of its own
+    reads_text = False  # whether the text encoder is beside the denoiser while it is on
     compiles = False  # whether its hooks may be compiled into the denoiser's blocks
 
     def scalars(self) -> Mapping[str, Tensor]:

@@ -32,7 +32,7 @@ def lower(backbone: "Backbone", base: Base, device: torch.device) -> None:
     What comes out depends on the weights alone, and so is the same when a run is resumed. Raises
     JtError where there is nothing to store so.
     """
-    names = [name for name, _ in _linears(backbone)]
+    names = [name for name, _ in linear_layers(backbone)]
     if not names:
         raise JtError("the blocks of this backbone have no linear layers to store in few bits")
     for name in names:
@@ -59,7 +59,7 @@ def load_bitsandbytes() -> None:
     import bitsandbytes  # noqa: F401
 
 
-def _linears(backbone: "Backbone") -> Iterator[tuple[str, nn.Linear]]:
+def linear_layers(backbone: "Backbone") -> Iterator[tuple[str, nn.Linear]]:
     """The plain linear layers in blocks, by their names in the denoiser."""
     for path, block in backbone.blocks().items():
         for name, module in block.named_modules(prefix=path):

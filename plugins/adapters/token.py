@@ -125,6 +125,10 @@ class TokenAdapter(Adapter):
     def embeds(self) -> bool:
         return self.options.insert_at == "token_embedding"
 
+    @property
+    def reads_text(self) -> bool:
+        return self.embeds
+
     def places(self, reading: Reading) -> list[list[int]]:
         """The tokens of each occurrence of the word, one for each vector. Raises JtError."""
         if reading not in self._places:
