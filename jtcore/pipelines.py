@@ -6,6 +6,7 @@ from inspect import signature
 from math import isfinite
 from pathlib import Path
 from typing import Any
+from warnings import warn
 
 from torch import Tensor, nn
 
@@ -35,7 +36,8 @@ def load_adapters(
     on at `scale`, or each at that with which its recipe sampled. `plugin_folders` are for adapters
     of local plugins. Raises JtError where a file cannot be read, where no backbone knows the
     pipeline, where an adapter does not fit its denoiser, and where its recipe sampled with a
-    schedule of scales and none is given here; the pipeline is then as it was.
+    schedule of scales and none is given here; the pipeline is then as it was. Warns of adapters
+    that are conditioned on a picture, for they are shown none.
     """
     sources = _sources(paths)
     if not sources:
@@ -51,7 +53,17 @@ def load_adapters(
         _unhook(set(hooks_of(backbone.denoiser)) - before)
         raise
     loaded.hooks = set(hooks_of(backbone.denoiser)) - before
+    if blind := [each.name for each in artifacts if _is_conditioned(each)]:
+        warn(
+            f"{', '.join(blind)}: conditioned on a picture, of which a stock pipeline shows none;"
+            " on without its condition (jt-sample --reference FILE shows one)",
+            stacklevel=2,
+        )
     return loaded
+
+
+def _is_conditioned(artifact: Artifact) -> bool:
+    return getattr(artifact.adapter.spec, "reference_width", None) is not None
 
 
 def _scale_of(artifact: Artifact) -> float:

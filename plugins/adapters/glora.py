@@ -40,7 +40,8 @@ class GLoRA:
     sample then depends on its neighbours: each half of classifier-free guidance on the other, and
     videos that are sampled at once (`sample.batch`) on each other.
     `gate_init` is "normal" in the released code for CogVideoX, "kaiming" in that for UNets.
-    `bank` and `member` are those of `lora`. peft's GLORA is another method, Generalized LoRA.
+    `bank` and `member` are those of `lora`, with gates over samples alone. peft's GLORA is another
+    method, Generalized LoRA.
     """
 
     targets: Targets
@@ -50,6 +51,13 @@ class GLoRA:
     dropout: float = field(default=0.1, validator=[ge(0), lt(1)])
     bank: int | None = field(default=None, validator=optional(ge(1)))
     member: int | None = field(default=None, validator=bank_member)
+
+    def __attrs_post_init__(self) -> None:
+        if self.gate_over == "batch" and self.bank is not None:
+            raise ValueError(
+                'expected gate_over = "sample" with a bank: samples that have LoRAs of their own'
+                " have no gate in common"
+            )
 
     def attach(self, backbone: Backbone, others: Mapping[str, Adapter]) -> "GatedAdapter":
         return GatedAdapter(

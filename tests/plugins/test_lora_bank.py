@@ -98,6 +98,13 @@ def test_outside_training_one_member_acts_or_none(backbone, member):
     assert torch.equal(found, bare) if member is None else torch.allclose(found, expected)
 
 
+def test_a_gate_over_the_batch_is_refused_with_a_bank():
+    with pytest.raises(
+        ValueError, match=r'^expected gate_over = "sample" with a bank: samples that'
+    ):
+        GLoRA("*layer", bank=2, gate_over="batch")
+
+
 def test_a_member_is_exactly_the_lora_that_it_would_be_alone(backbone):
     bank, w = trained(LoRA("*layer", RANK, bank=2, member=1), backbone)
     alone = LoRA("*layer", RANK).attach(backbone, {}).eval()
