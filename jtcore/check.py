@@ -36,7 +36,7 @@ def check(recipe: Recipe) -> None:
     """Raises JtError with every problem of files, captions, sizes, masks, device and targets."""
     checks = (
         *(_data, _files, _masks, _frames, _sampling, reference_problems, _metrics, _prompts),
-        *(_engine, _previews, _weights, _model),
+        *(_engine, _weights, _model),
     )
     problems = [problem for part in checks for problem in _caught(part, recipe)]
     if problems:
@@ -163,16 +163,6 @@ def kernel_problems(settings: EngineSettings) -> Problems:
     dtype = DTYPES[settings.precision]
     if name != "auto" and (problem := kernel_problem(name, device, dtype)):
         yield f"engine.attention: {problem}"
-
-
-def _previews(recipe: Recipe) -> Problems:
-    """Previews of what no process has whole."""
-    stage = recipe.engine.deepspeed.stage if recipe.engine.deepspeed else None
-    if recipe.sample and recipe.sample.preview and stage == 3:
-        yield (
-            "sample.preview: DeepSpeed's stage 3 divides the weights among processes, of which one"
-            " makes the previews; take stage 1 or 2, or leave previews out"
-        )
 
 
 def base_problems(settings: EngineSettings) -> Problems:
