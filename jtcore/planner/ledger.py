@@ -22,7 +22,7 @@ class Segment:
     """The highest moments of a part of a pass"""
 
     highest: Bytes = Factory(dict)
-    highest_without_gradients: Bytes = Factory(dict)
+    highest_over_gradients: Bytes = Factory(dict)
 
 
 @frozen
@@ -105,6 +105,11 @@ class Ledger(TorchDispatchMode):
         self._look(0)
 
     @property
+    def highest(self) -> int:
+        """Bytes at the most."""
+        return max(sum(each.highest.values()) for each in self.segments.values())
+
+    @property
     def work(self) -> Work:
         return Work(**self.flops)
 
@@ -113,8 +118,8 @@ class Ledger(TorchDispatchMode):
         if sum(live.values()) + more > sum(segment.highest.values()):
             segment.highest = live | {WORKING: live[WORKING] + more}
         without = live[KEPT] + live[WORKING] + more
-        if without > sum(segment.highest_without_gradients.values()):
-            segment.highest_without_gradients = {KEPT: live[KEPT], WORKING: live[WORKING] + more}
+        if without > sum(segment.highest_over_gradients.values()):
+            segment.highest_over_gradients = {KEPT: live[KEPT], WORKING: live[WORKING] + more}
 
     def _free(self, key: int) -> None:
         self.live[self.causes.pop(key)] -= self.sizes.pop(key)

@@ -40,16 +40,16 @@ def offline(spec: BackboneSpec) -> BackboneSpec:
     return getattr(spec, "offline", lambda: spec)()
 
 
-def build(recipe: Recipe, blocks: int | None = None) -> Network:
+def build(recipe: Recipe, blocks: int | None = None, memory: Memory | None = None) -> Network:
     """What `load_model` makes of a recipe, without numbers; of `blocks` alike ones alone, if said.
-    Raises JtError."""
+    Of the options of memory those given are in force, and none unless said. Raises JtError."""
     spec = offline(recipe.backbone.spec)
     backbone = spec.load(META, DTYPES[recipe.engine.precision])
     adapters = attach_adapters(recipe.adapter, backbone, recipe.seed)
     if blocks is not None:
         shorten(backbone, blocks)
     if recipe.engine.gradient_checkpointing:
-        checkpoint_gradients(backbone, Memory(), META)
+        checkpoint_gradients(backbone, memory or Memory(), META)
         for adapter in adapters.values():
             adapter.checkpoint_gradients()
     return Network(spec, backbone, adapters)
