@@ -1,6 +1,7 @@
 """The three commands, as a person meets them."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -301,3 +302,35 @@ def test_an_unknown_kind_is_told(capsys):
 def test_a_kind_that_is_near_is_offered(capsys):
     assert cli.plugins(["gloar"]) == 2
     assert capsys.readouterr().err == "unknown kind 'gloar'; did you mean 'glora'?\n"
+
+
+ALLOCATOR = """
+    import torch
+
+    print("allocator:", torch._C._accelerator_getAllocatorSettings())
+"""
+
+
+@pytest.mark.parametrize(
+    ("own", "told"),
+    [
+        ({}, "expandable_segments:True"),
+        ({"PYTORCH_ALLOC_CONF": "max_split_size_mb:64"}, "max_split_size_mb:64"),
+        ({"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:32"}, "max_split_size_mb:32"),
+    ],
+)
+def test_a_command_asks_for_growing_segments_unless_the_user_says_otherwise(
+    plugin_folder, own, told
+):
+    clean = {key: value for key, value in os.environ.items() if "ALLOC_CONF" not in key}
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    code = "import sys; from jtcore.cli import plugins; sys.exit(plugins(sys.argv[1:]))"
+    folder = str(plugin_folder(allocator=ALLOCATOR))
+    ended = subprocess.run(
+        [sys.executable, "-c", code, "glora", "--plugin-folder", folder],
+        env=clean | path | own,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert f"allocator: {told}" in [line.strip() for line in ended.stdout.splitlines()]
