@@ -20,7 +20,7 @@ from jtcore.copying import Copies, page_locked
 from jtcore.settings import Memory
 from jtcore.types import Backbone
 
-OF_CHECKPOINTING = ("checkpoints", "keep_blocks", "stream_blocks")  # options that need it
+OF_CHECKPOINTING = ("checkpoints", "keep_blocks", "stream_blocks", "stream_share")  # options that need it
 CPU = torch.device("cpu")
 PLAIN = Memory()
 
@@ -151,20 +151,21 @@ class _Call:
 class _Input:
     """A tensor that a module was given, or several were."""
 
+    here: Tensor | None = None  # on the device
+    memory: Tensor | None = None  # (bytes,) of the host; None where several were given it
+
     def __init__(self, host: HostInputs, x: Tensor) -> None:
         self.host = host
-        self.here: Tensor | None = x.detach()  # on the device
-        self.shared = False
-        self.version: int | None = x._version
         self.like = torch.empty_like(x, device="meta")
         self.memory = host.take(x.nbytes)
+        self.here = x.detach()
+        self.version: int | None = x._version
         self.done = host.copies.begin(self._away(), _flat(x.detach()))
 
     def stay(self, x: Tensor) -> None:
         """Another module is given it too."""
-        if not self.shared:
-            self.host.free.append(self.memory)
-        self.shared, self.here = True, x.detach()
+        self._release()
+        self.here = x.detach()
 
     def leave(self) -> None:
         """Give memory of the device back, in the order of the computation; unless backward has
@@ -185,7 +186,7 @@ class _Input:
         found = self.here
         assert self.version in (None, found._version), "an input of a module was changed in place"
         self.host.copies.wait(self.done)
-        if not self.shared:
+        if self.memory is not None:
             self.here = None  # a second backward fetches it again
         return found
 
@@ -195,8 +196,13 @@ class _Input:
     def __del__(self) -> None:
         if self.here is not None:  # nobody waited for a copy of it
             self.host.copies.wait(self.done)
-        if hasattr(self, "memory") and not self.shared:
+        self._release()
+
+    def _release(self) -> None:
+        """Whoever takes the memory next copies after what has been copied."""
+        if self.memory is not None:
             self.host.free.append(self.memory)
+        self.memory = None
 
 
 def _place(x: Tensor) -> tuple[Any, ...]:

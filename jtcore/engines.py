@@ -46,7 +46,7 @@ def engine_problems(recipe: Recipe) -> Iterator[str]:
 def _divided_weights_problems(recipe: Recipe) -> Iterator[str]:
     """What cannot be where a process has a part of the denoiser's weights."""
     memory, divided = recipe.engine.memory, "engine.deepspeed.stage = 3"
-    if memory.stream_blocks:
+    if memory.streams:
         yield f"engine.memory.stream_blocks: {divided} moves the frozen weights; take one of them"
     if memory.base:
         yield (

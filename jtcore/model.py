@@ -58,8 +58,8 @@ def load_model(
     """
     memory = engine.memory
     host = torch.device("cpu")  # whence blocks are streamed
-    home = host if memory.stream_blocks else engine.device
-    if memory.stream_blocks:
+    home = host if memory.streams else engine.device
+    if memory.streams:
         require_room(backbone.spec.load(torch.device("meta"), engine.dtype).denoiser)
     loaded = backbone.spec.load(host if memory.base else home, engine.dtype)
     if memory.base:

@@ -16,6 +16,7 @@ class Memory:
     checkpoints: where the inputs wait that gradient checkpointing keeps (exact)
     keep_blocks: so many of the last blocks keep all that they compute, for speed (exact)
     stream_blocks: so many frozen blocks are in host memory but for when they run (exact)
+    stream_share: the same of that share of all blocks, whatever their number
     base: the linear weights of the frozen blocks in 8 or 4 bits (approximate: about 0.5 % off in
         each weight's own scale for "int8", 2.5 % for "fp8", 9 % for "nf4"; see docs/memory.md)
     optimizer: Adam's two moments in 8 bits (approximate), or both and their step on the host
@@ -27,6 +28,21 @@ class Memory:
     stream_blocks: int = field(default=0, validator=ge(0))
     base: Literal["int8", "fp8", "nf4"] | None = None
     optimizer: Literal["8bit", "host"] | None = None
+    stream_share: float = field(default=0.0, validator=[ge(0), le(1)])
+
+    def __attrs_post_init__(self) -> None:
+        if self.stream_blocks and self.stream_share:
+            raise ValueError("expected stream_blocks or stream_share, got both")
+
+    @property
+    def streams(self) -> bool:
+        """Whether any blocks are streamed."""
+        return bool(self.stream_blocks or self.stream_share)
+
+    def streamed(self, blocks: int) -> int:
+        """How many of so many `blocks`, of which those that are kept are not streamed."""
+        share = min(round(self.stream_share * blocks), blocks - self.keep_blocks)
+        return self.stream_blocks or share
 
 
 OWNED = {  # keys of DeepSpeed's JSON that a recipe says elsewhere, and where
@@ -119,7 +135,7 @@ class EngineSettings:
                 "memory.base: DeepSpeed's stage 3 divides whole weights; take stage 1 or 2, or"
                 " leave it out"
             )
-        if self.memory.stream_blocks and self.deepspeed and self.deepspeed.stage == 3:
+        if self.memory.streams and self.deepspeed and self.deepspeed.stage == 3:
             raise ValueError(
                 "memory.stream_blocks: DeepSpeed's stage 3 takes weights apart itself; take"
                 " deepspeed.offload_parameters instead"

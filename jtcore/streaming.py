@@ -52,7 +52,7 @@ def streamed(backbone: Backbone, memory: Memory) -> dict[str, nn.Module]:
     compute, so that every copy has as much time as can be."""
     kept = kept_blocks(backbone, memory)
     blocks = [(name, block) for name, block in backbone.blocks().items() if block not in kept]
-    count = memory.stream_blocks
+    count = memory.streamed(len(backbone.blocks()))
     return dict(blocks[int((n + 0.5) * len(blocks) / count)] for n in range(count))
 
 
@@ -185,6 +185,8 @@ class Ring:
         """Put the hosted weights back; the buffer is as it was while anything refers to it."""
         for weight in self.blocks[index].weights:
             weight.put(weight.hosted)
+        if len(self.buffers) > BUFFERS:
+            self._give_up()
 
     def _following(self, index: int) -> int | None:
         """Which block is likely to run next: it is no matter of numbers, but of waiting."""
@@ -198,13 +200,15 @@ class Ring:
         return next((each for each in self.buffers if each.holds is block), None)
 
     def _free(self) -> Buffer | None:
-        """One that may be written to; of more than two, those that are not needed are given up."""
-        free = [each for each in self.buffers if each.free]
-        for each in free[: max(0, len(self.buffers) - BUFFERS)]:
-            self.copies.wait(each.done)
-            self.buffers.remove(each)
-            free.remove(each)
-        return free[0] if free else None
+        """One that may be written to."""
+        return next((each for each in self.buffers if each.free), None)
+
+    def _give_up(self) -> None:
+        """Of more than two, those that are not needed any more."""
+        for each in [each for each in self.buffers if each.free]:
+            if len(self.buffers) > BUFFERS:
+                self.copies.wait(each.done)
+                self.buffers.remove(each)
 
     def _more(self) -> Buffer:
         self.buffers.append(Buffer(self.size, self.device))
