@@ -11,7 +11,7 @@ from jtcore import hooks, recipe
 from jtcore.data import Data
 from jtcore.noise import SharedNoise, Times
 from jtcore.scales import ScaleSchedule
-from jtcore.settings import EngineSettings
+from jtcore.settings import EngineSettings, Memory
 
 ROOT = Path(__file__).parent.parent
 RECIPES = (ROOT / "docs" / "recipes.md").read_text()
@@ -25,9 +25,11 @@ TABLES = (
     recipe.Sampling,
     recipe.NoisePrior,
     recipe.SampledReference,
+    recipe.Previews,
     ScaleSchedule,
     recipe.Validation,
     EngineSettings,
+    Memory,
     recipe.Checkpoints,
     recipe.PluginFolders,
     recipe.Recipe,

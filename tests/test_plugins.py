@@ -64,6 +64,10 @@ EVERY_HOOK = """
             heard.append("jt_step_finished")
 
         @hookimpl
+        def jt_preview_decoded(self, number):
+            heard.append("jt_preview_decoded")
+
+        @hookimpl
         def jt_stage_finished(self, adapters):
             heard.append("jt_stage_finished")
 
@@ -170,6 +174,7 @@ def heard(table, jt_run, plugin_folder) -> list[str]:
     table["stage"]["joint"]["branch"]["joint"]["losses"] = {"error": {"kind": "absolute"}}
     table["stage"]["joint"]["steps"] = 2
     table["metric"] = {"light": {"kind": "mean"}}
+    table["sample"]["preview"] = {"every": 2}
     jt_run(table, "--plugin-folder", str(folder))
     (shared,) = (
         module
@@ -188,6 +193,7 @@ def test_every_hook_that_a_run_calls_is_called_in_order(heard):
         *step,
         *step,
         "jt_stage_finished",
+        "jt_preview_decoded",
         "jt_run_finished",
     ]
 
