@@ -27,9 +27,7 @@ BUFFERS = 2
 APART = 256  # bytes: where a tensor may begin, as torch's own allocator has it
 
 
-def stream_blocks(
-    backbone: Backbone, memory: Memory, device: torch.device
-) -> "Ring | None":
+def stream_blocks(backbone: Backbone, memory: Memory, device: torch.device) -> "Ring | None":
     """Of a denoiser in host memory, keep the parameters of `memory.stream_blocks` blocks there and
     put all else on the `device`. Returns the buffers, if there are any. Raises JtError."""
     if problems := list(memory_problems(memory, backbone, {})):
