@@ -50,13 +50,13 @@ def _divided_weights_problems(recipe: Recipe) -> Iterator[str]:
         yield f"engine.memory.stream_blocks: {divided} moves the frozen weights; take one of them"
     if memory.base:
         yield (
-            f"engine.memory.base: {divided} divides the frozen weights, which it cannot in few bits;"
-            " take stage = 2"
+            f"engine.memory.base: {divided} divides the frozen weights, and cannot where they have few"
+            " bits; take stage = 2"
         )
     if recipe.engine.compile:
         yield f"engine.compile: {divided} gathers weights while a block runs; take stage = 2"
     if recipe.sample and recipe.sample.preview:
         yield (
-            f"sample.preview: with {divided} no process has the whole denoiser while it trains; take"
-            " stage = 2, or leave it out"
+            f"sample.preview: with {divided} no process has the whole denoiser while it trains;"
+            " take stage = 2, or leave it out"
         )

@@ -165,6 +165,11 @@ class _Divided:
         self.zero.zero_grad(set_to_none=True)
         self.pending.close()  # with no gradient left to reduce
         self.zero.zero_grad(set_to_none=True)
+        if self.at_once and self.options.stage == 3:  # where DeepSpeed adds to what it had before
+            for (
+                part
+            ) in self.zero._DeepSpeedZeroOptimizer_Stage3__param_id_to_grad_partition.values():
+                part.zero_()
         self.seen.clear()
 
     def backward(self, loss: Tensor, scale: float | None) -> None:
@@ -186,7 +191,7 @@ class _Divided:
             zip(self.parameters, self.optimizer.param_groups, strict=True)
         ):
             group[USED] = used[index]
-            if index not in self.seen:
+            if index not in self.seen and not self.at_once:
                 self._give_zeros(parameter)
         self.pending.close()
         with quiet():
@@ -202,12 +207,8 @@ class _Divided:
         return [any(each) for each in zip(*self.processes.gather(here), strict=True)]
 
     def _give_zeros(self, parameter: nn.Parameter) -> None:
-        if not self.at_once:
-            with self._gathered([parameter]):
-                parameter.grad = torch.zeros_like(parameter)
-        elif self.options.stage == 3:  # where DeepSpeed has what it had in the step before
-            parts = self.zero._DeepSpeedZeroOptimizer_Stage3__param_id_to_grad_partition
-            parts[parameter.ds_id].zero_()
+        with self._gathered([parameter]):
+            parameter.grad = torch.zeros_like(parameter)
 
     def whole(self, module: nn.Module) -> AbstractContextManager:
         return self._gathered(list(module.parameters()))
