@@ -1,23 +1,29 @@
-"""Run every benchmark and print one table: `make bench`."""
+"""Run the benchmarks that a machine can run, in minutes: `make bench`.
 
-import platform
-from datetime import UTC, datetime
+    python -m benchmarks --out benchmarks/results
 
-import torch
+Two that take longer, or a GPU, are commands of their own: `benchmarks.adapter_overhead` and
+`benchmarks.training_step`.
+"""
 
-from benchmarks import gated_lora, loading, start_up
+import argparse
 
-BENCHMARKS = (gated_lora, loading, start_up)
+from benchmarks import data, gated_lora, loading, start_up
+from benchmarks.report import report
+
+BENCHMARKS = (gated_lora, data, loading, start_up)
 
 
 def main() -> None:
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
-    print(f"{datetime.now(UTC):%Y-%m-%d}, {torch.get_num_threads()} threads, {versions}\n")
-    print("| what | ours | reference | ratio, ours / reference |")
-    print("| --- | --- | --- | --- |")
-    for benchmark in BENCHMARKS:
-        for row in benchmark.measure():
-            print(row, flush=True)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser.add_argument("--out", help="a folder, in which the table is written to a file too")
+    with report("benchmarks", parser.parse_args().out) as say:
+        say("| what | ours | reference | ratio, ours / reference |")
+        say("| --- | --- | --- | --- |")
+        for benchmark in BENCHMARKS:
+            for row in benchmark.measure():
+                say(str(row))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.compare import peak_bytes, ratios, time_all
+from benchmarks.reference_step import Unfused
 from benchmarks.report import report
 from jtcore.adapter import switched_on
 from jtcore.plugins import load_plugins
@@ -27,25 +28,6 @@ TARGETS = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0")
 TARGETS += ("ff.net.0.proj", "ff.net.2")
 HEADS, HEAD, TIME, TEXT = 48, 64, 512, 226  # of CogVideoX-5B
 BASE = "base"
-
-
-class Unfused(nn.Module):
-    """y = W x + b + mean(sigmoid(w x)) * dropout(U D x), one operation after another."""
-
-    def __init__(self, base: nn.Linear, rank: int, dropout: float):
-        super().__init__()
-        device = base.weight.device
-        self.base = base
-        self.down = nn.Linear(base.in_features, rank, bias=False, device=device)
-        self.up = nn.Linear(rank, base.out_features, bias=False, device=device)
-        self.gate = nn.Linear(base.in_features, 1, bias=False, device=device)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, tokens, width)
-        wide = x.to(self.down.weight.dtype)
-        gate = torch.sigmoid(self.gate(wide)).mean(0).mean(0)
-        update = self.dropout(self.up(self.down(wide))) * gate
-        return self.base(x) + update.to(x.dtype)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -127,12 +109,13 @@ def peft_lora(block: nn.Module, rank: int, dropout: float) -> Callable:
 
 
 def unfused(block: nn.Module, rank: int, dropout: float) -> Callable:
-    adapted = shared(block)
+    adapted, updates = shared(block), nn.ModuleList()
     for name in TARGETS:
-        parent, _, last = name.rpartition(".")
-        module = Unfused(adapted.get_submodule(name), rank, dropout)
-        setattr(adapted.get_submodule(parent), last, module)
-    return with_gradients(adapted, lambda inputs: run(adapted, inputs))
+        linear = adapted.get_submodule(name)
+        update = Unfused(linear, rank, dropout)
+        updates.append(update)
+        linear.register_forward_hook(lambda _, x, output, update=update: update(x[0], output))
+    return with_gradients(updates, lambda inputs: run(adapted, inputs))
 
 
 def ours(kind: str, block: nn.Module, rank: int, dropout: float) -> Callable:

@@ -35,7 +35,8 @@ def report(name: str, folder: str | None, about: str = "") -> Iterator[Callable[
 def command() -> str:
     """As it was given, but for the file that the module is in."""
     name = Path(sys.argv[0]).stem
-    return " ".join(["python -m", f"benchmarks.{name}", *sys.argv[1:]])
+    module = "benchmarks" if name == "__main__" else f"benchmarks.{name}"
+    return " ".join(["python -m", module, *sys.argv[1:]])
 
 
 def circumstances() -> str:

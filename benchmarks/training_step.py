@@ -1,27 +1,39 @@
-"""Seconds and memory of training steps of a recipe, on random weights of the true size.
+"""Seconds and memory of training steps of a recipe, beside those of a reference-style loop.
 
     python -m benchmarks.training_step jointtuner_cogvideox5b --layers 1 --steps 1
+    python -m benchmarks.training_step jointtuner_cogvideox5b --videos 9x240x360 49x480x720
 
-Latents and captions are drawn in the shapes that the recipe's data have, so that neither encoder
-is run; everything else is the trainer's own step. Branch by branch: steps of pictures and of clips
-cost what has nothing to do with each other. Memory is the process's peak, or the GPU's.
+On random weights of the true size. Latents and captions are drawn in the shapes that the recipe's
+data have, so that neither encoder is run; everything else is the trainer's own step. Branch by
+branch: steps of pictures and of clips cost what has nothing to do with each other. Steps of both
+loops are taken in turn on one denoiser; `--alone` leaves the reference out, as recipes of other
+adapters than GLoRA do. Memory is what a step takes at its peak beside weights and optimizer, as
+the GPU's allocator says, or on a CPU as the tensors between operations add up.
 """
 
 import argparse
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
+from time import perf_counter
+from typing import Any
 
 import torch
 from attrs import evolve
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.compare import peak_bytes, ratios, time_all, wait
+from benchmarks.reference_step import ReferenceLoop
+from benchmarks.report import report
 from jtcore.check import precision_problems
 from jtcore.data import Data
 from jtcore.engine import Engine
 from jtcore.model import load_model
+from jtcore.planner.flops import flops_of
 from jtcore.plugins import load_plugins
 from jtcore.recipe import Recipe, Stage, build_recipe
+from jtcore.run import Run
 from jtcore.stream import Item, Stream
 from jtcore.tables import change, find_recipe, read_table
 from jtcore.trainer import Trainer
@@ -39,40 +51,95 @@ SIZES = {  # what random weights have to be told to be as large as published one
 
 def main(arguments: Sequence[str] | None = None) -> None:
     given = _parse(arguments)
-    recipe = read(given.recipe, given.layers, given.set)
-    trainer = make_trainer(recipe)
-    device, threads = trainer.model.engine.device, torch.get_num_threads()
-    print(f"{device}, {threads} threads, torch {torch.__version__}")
-    print(f"{given.recipe}, {given.layers or 'all'} layers, {recipe.engine.precision}\n")
-    print("| branch | latents | first step | median of the others | peak memory |")
-    print("| --- | --- | --- | --- | --- |")
-    for name, stage in recipe.stage.items():
-        for row in rows(trainer, name, stage, given.steps):
-            print(row, flush=True)
+    with report("training_step", given.out, given.recipe) as say:
+        say("| branch | latents | what | first step | others | over ours | peak memory | TFLOP/s |")
+        say("| --- | --- | --- | --- | --- | --- | --- | --- |")
+        for video in given.videos or [None]:
+            recipe = read(given.recipe, given.layers, given.set, video)
+            trainer = make_trainer(recipe)
+            for name, stage in recipe.stage.items():
+                for row in rows(trainer, name, stage, given.steps, given.alone):
+                    say(row)
 
 
-def rows(trainer: Trainer, name: str, stage: Stage, steps: int) -> Iterator[str]:
-    """A line of the table for each branch of a stage."""
+def rows(trainer: Trainer, name: str, stage: Stage, steps: int, alone: bool) -> Iterator[str]:
+    """A line of the table for each branch of a stage and each loop."""
+    memory, device = trainer.recipe.engine.memory, trainer.model.engine.device
     parameters = {each: list(trainer.model.adapters[each].parameters()) for each in stage.trained}
-    optimizer = trainer.hook.jt_make_optimizer(stage=stage, parameters=parameters)
+    optimizer = trainer.hook.jt_make_optimizer(stage=stage, parameters=parameters, memory=memory)
+    (adapter, *more) = stage.trained
+    compared = not alone and not more and trainer.recipe.adapter[adapter].kind == "glora"
+    reference = ReferenceLoop(trainer, adapter) if compared else None
     for branch, settings in stage.branch.items():
-        forget_peak_memory(trainer.model.engine.device)
-        alone = evolve(stage, branch={branch: evolve(settings, chance=1.0)})
-        first, *others = time_steps(trainer, name, alone, optimizer, steps)
-        shapes = {tuple(trainer.streams[data].items[0].latents.shape[1:]) for data in settings.data}
-        told = f"{median(others):.3g} s" if others else ""
-        memory = peak_memory(trainer.model.engine.device) / 2**30
-        yield f"| {name}.{branch} | {shapes} | {first:.3g} s | {told} | {memory:.2f} GiB |"
+        only = evolve(stage, branch={branch: evolve(settings, chance=1.0)})
+        works = {"ours": partial(trainer.train_step, only, Step(name, 0, steps, 0), optimizer)}
+        source = settings.data[0]
+        if reference:
+            part = trainer.streams[source].part(
+                (0,), 0, torch.Generator().manual_seed(0), trainer.model.texts
+            )
+            works["reference-style"] = partial(reference.step, part)
+        shape = tuple(trainer.streams[source].items[0].latents.shape[1:])
+        yield from _compared(f"{name}.{branch} | {shape}", works, steps, device)
 
 
-def read(name: str, layers: int | None, settings: Sequence[str]) -> Recipe:
-    """The recipe on random weights of its own configuration."""
+def _compared(
+    place: str, works: dict[str, Callable], steps: int, device: torch.device
+) -> Iterator[str]:
+    first = {name: once(work, device) for name, work in works.items()}
+    found = {name: (peak_bytes(work, device), flops(work)) for name, work in works.items()}
+    taken = time_all(works, steps, device)
+    over = ratios(taken, "ours")
+    for name, (peak, operations) in found.items():
+        seconds = median(taken[name])
+        yield (
+            f"| {place} | {name} | {first[name]:.3g} s | {seconds:.3g} s | {over[name]:.2f}"
+            f" | {peak / 2**30:.2f} GiB | {operations / seconds / 1e12:.3g} |"
+        )
+
+
+def once(work: Callable, device: torch.device) -> float:
+    wait(device)
+    began = perf_counter()
+    work()
+    wait(device)
+    return perf_counter() - began
+
+
+def flops(work: Callable) -> float:
+    """Operations of a step, with those that checkpointing computes again."""
+    with _Operations() as operations:
+        work()
+    return operations.count
+
+
+class _Operations(TorchDispatchMode):
+    count = 0.0
+
+    def __torch_dispatch__(
+        self, func: Callable, types: Any, args: Sequence = (), kwargs: Any = None
+    ) -> Any:
+        answer = func(*args, **(kwargs or {}))
+        self.count += flops_of(func, args, kwargs or {}, answer)
+        return answer
+
+
+def read(
+    name: str, layers: int | None, settings: Sequence[str], video: str | None = None
+) -> Recipe:
+    """The recipe on random weights of its own configuration; its clips are of another size where
+    `video` says FRAMESxHEIGHTxWIDTH."""
     table = read_table(find_recipe(name))
     published = table["backbone"]
     if published.get("weights") not in SIZES:
         raise SystemExit(f"{name}: no size is known of its weights, but of {', '.join(SIZES)}")
     size = SIZES[published["weights"]] | ({"layers": layers} if layers else {})
     table["backbone"] = {"kind": published["kind"], "weights": "random", **size}
+    if video:
+        frames, *size = map(int, video.split("x"))
+        for data in table["data"].values():
+            if data.get("frames", 1) > 1:
+                data |= {"frames": frames, "size": size}
     recipe = build_recipe(change(table, settings), load_plugins())
     if problems := list(precision_problems(recipe.backbone.spec, recipe.engine)):
         raise SystemExit("\n".join(problems))
@@ -90,7 +157,8 @@ def make_trainer(recipe: Recipe) -> Trainer:
     }
     model = load_model(recipe.backbone, recipe.adapter, {CAPTION: text}, engine, recipe.seed)
     hook = load_plugins().hook
-    return Trainer(recipe, hook, None, model, streams, lambda: False)
+    nowhere = Run(Path(), lambda line: None)
+    return Trainer(recipe, hook, nowhere, model, streams, lambda: False)
 
 
 def draw_item(data: Data, spec: BackboneSpec, rng: torch.Generator) -> Item:
@@ -98,35 +166,14 @@ def draw_item(data: Data, spec: BackboneSpec, rng: torch.Generator) -> Item:
     return Item(CAPTION, torch.randn(1, *shape, generator=rng), None)
 
 
-def time_steps(
-    trainer: Trainer, name: str, stage: Stage, optimizer: torch.optim.Optimizer, steps: int
-) -> list[float]:
-    found = []
-    for index in range(steps):
-        scalars = trainer.train_step(stage, Step(name, index, steps, index), optimizer)
-        found.append(scalars[f"stage.{name}.step_seconds"])
-    return found
-
-
-def forget_peak_memory(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    else:
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_memory(device: torch.device) -> int:  # bytes
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) * 1024
-
-
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training_step")
     parser.add_argument("recipe", help="its name, or its file")
     parser.add_argument("--layers", type=int, help="blocks of the denoiser; all unless said")
     parser.add_argument("--steps", type=int, default=10, help="of each branch")
+    parser.add_argument("--videos", nargs="+", metavar="FRAMESxHEIGHTxWIDTH", help="sizes of clips")
+    parser.add_argument("--alone", action="store_true", help="without the reference-style loop")
+    parser.add_argument("--out", help="a folder, in which the table is written to a file too")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     return parser.parse_args(arguments)
 

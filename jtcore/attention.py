@@ -15,11 +15,15 @@ from typing import Any
 import torch
 from attrs import evolve, frozen
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 from jtcore.errors import JtError
 
+# what is asked beside the network's own attention is not computable on every kernel
+ANY = [getattr(SDPBackend, f"{name}_ATTENTION") for name in ("FLASH", "EFFICIENT", "CUDNN")]
+ANY.append(SDPBackend.MATH)
 NAMES = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")  # of torch's attention
 
 
@@ -73,7 +77,10 @@ class Call:
     arguments: Mapping[str, Any]
 
     def answer(self) -> Tensor:  # (N, heads, queries, width)
-        return scaled_dot_product_attention(**self.arguments)
+        if self.arguments.get("attn_mask") is None:
+            return scaled_dot_product_attention(**self.arguments)
+        with sdpa_kernel(ANY):
+            return scaled_dot_product_attention(**self.arguments)
 
     def biased(self, bias: Tensor) -> Call:  # (N, 1, video tokens, text tokens)
         """The same call with `bias` added to what video tokens make of text tokens."""
@@ -96,7 +103,7 @@ class Call:
         assert phrases <= value.shape[-1], f"{phrases} phrases at once"
         value[:, 0, :text, :phrases] = columns
         assert self.arguments.get("attn_mask") is None, "the text attention has a mask of its own"
-        with torch.autocast(query.device.type, enabled=False):
+        with torch.autocast(query.device.type, enabled=False), sdpa_kernel(ANY):
             found = scaled_dot_product_attention(
                 query[:, :, -tokens:],
                 key,

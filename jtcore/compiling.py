@@ -66,11 +66,12 @@ def compile_problems(
     """Why the blocks cannot be compiled, or not once for all of them."""
     if missing := _compiler_problem(device):
         yield missing
-    shapes = {_shape(block) for block in backbone.blocks().values()}
-    if len(shapes) > 1:
-        count = len(backbone.blocks())
+    blocks = getattr(backbone, "blocks", dict)()
+    if not blocks:
+        yield "this backbone repeats no block; leave it out"
+    if (count := len({_shape(block) for block in blocks.values()})) > 1:
         yield (
-            f"the {count} blocks of this backbone are of {len(shapes)} shapes, each of which would"
+            f"the {len(blocks)} blocks of this backbone are of {count} shapes, each of which would"
             " be compiled by itself; leave it out"
         )
     if recipe.engine.memory.base:

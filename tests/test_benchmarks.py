@@ -2,17 +2,39 @@
 
 import re
 
-from benchmarks import training_step
+from benchmarks import adapter_overhead, data, training_step
 
 TINY = ("data.motion.size=[64, 64]", "data.subject.size=[64, 64]", "adapter.joint.rank=2")
+NUMBER = r"[\d.e+-]+"
 
 
-def test_each_branch_of_a_recipe_is_timed_on_random_weights(capsys):
+def test_each_branch_of_a_recipe_is_timed_beside_the_reference(capsys, tmp_path):
     settings = ("backbone.width=32", "engine.device='cpu'", *TINY)
     changes = [part for each in settings for part in ("--set", each)]
-    training_step.main(["jointtuner_zeroscope", "--steps", "2", *changes])
+    told = ["--steps", "1", "--videos", "2x64x64", "--out", str(tmp_path)]
+    training_step.main(["jointtuner_zeroscope", *told, *changes])
     table = capsys.readouterr().out
-    rows = re.findall(
-        r"^\| joint\.(\w+) \| \{\((.*)\)\} \| [\d.]+ s \| [\d.]+ s \| [\d.]+ GiB \|$", table, re.M
+    row = (
+        rf"^\| joint\.(\w+) \| \((.*)\) \| ([\w-]+) \| {NUMBER} s \| {NUMBER} s \| {NUMBER}"
+        rf" \| {NUMBER} GiB \| {NUMBER} \|$"
     )
-    assert rows == [("appearance", "4, 1, 8, 8"), ("motion", "4, 16, 8, 8")]
+    assert re.findall(row, table, re.M) == [
+        ("appearance", "4, 1, 8, 8", "ours"),
+        ("appearance", "4, 1, 8, 8", "reference-style"),
+        ("motion", "4, 2, 8, 8", "ours"),
+        ("motion", "4, 2, 8, 8", "reference-style"),
+    ]
+    written = (tmp_path / "training_step.md").read_text()
+    assert written.startswith("# training_step\n") and table.strip() in written
+
+
+def test_adapters_are_compared_on_one_block(capsys):
+    size = ["--heads", "1", "--rows", "2", "--columns", "3", "--rank", "2"]
+    adapter_overhead.main(["--device", "cpu", "--rounds", "1", "--dropout", "0.1", *size])
+    rows = re.findall(r"^\| 226 \+ 6 \| 0\.1 \| ([\w, ]+) \|", capsys.readouterr().out, re.M)
+    assert rows == list(adapter_overhead.KINDS)
+
+
+def test_clips_are_encoded_and_found_in_the_cache():
+    (row,) = data.measure(clips=1, frames=2, side=24)
+    assert row.ours > 0 and row.reference > 0

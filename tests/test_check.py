@@ -269,3 +269,38 @@ def test_other_precisions_do_not_ask_the_gpu(problems, table, older_gpu, engine)
     table["engine"] = {"device": device, "precision": precision}
 
     assert problems(table) == []
+
+
+# Kernels
+
+
+def test_a_kernel_of_attention_that_the_device_lacks_is_told(problems, table):
+    table["engine"] = {"device": "cpu", "attention": "efficient"}
+
+    assert problems(table) == [
+        "engine.attention: 'efficient' does not run here in torch.float32; 'flash', 'math' do"
+    ]
+
+
+def test_what_cannot_be_compiled_is_told(problems, pocket):
+    pocket["engine"] = {"device": "cpu", "compile": True}
+    assert problems(pocket) == []
+
+    pocket["engine"]["memory"] = {"base": "int8"}
+    pocket["adapter"]["joint"] = {"kind": "lora", "targets": "visual", "rank": 2, "bank": 1}
+    told = "engine.compile: the hooks of adapter.joint are not made to be compiled; leave it out"
+    low = "weights in few bits are read by kernels of their own; leave one of the two out"
+    found = [problem for problem in problems(pocket) if problem.startswith("engine.compile")]
+    assert found == [f"engine.compile: {low}", told]
+
+
+def test_blocks_that_are_not_alike_or_not_there_are_told(problems, table, monkeypatch):
+    table["engine"] = {"device": "cpu", "compile": True}
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+
+    assert problems(table) == [
+        "engine.compile: on a CPU it needs a C++ compiler, and there is none; install g++, or"
+        " leave it out",
+        "engine.compile: this backbone repeats no block; leave it out",
+    ]

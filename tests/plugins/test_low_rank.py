@@ -204,3 +204,34 @@ def test_a_rank_that_no_layer_can_have_is_refused(backbone):
     assert str(error.value) == (
         "rank 7 is more than the layer of 8 to 6 features can have; take at most 6"
     )
+
+
+def test_what_comes_before_the_first_adapted_layer_keeps_nothing_for_backward():
+    network = CogVideoXTransformer3DModel(
+        num_attention_heads=1,
+        attention_head_dim=16,
+        in_channels=2,
+        out_channels=2,
+        time_embed_dim=4,
+        text_embed_dim=8,
+        num_layers=2,
+        sample_width=4,
+        sample_height=4,
+        max_text_seq_length=3,
+        use_rotary_positional_embeddings=True,
+    ).requires_grad_(False)
+    backbone = CogVideoXBackbone(network, None)
+    adapter = GLoRA("transformer_blocks.1.*to_q", rank=2).attach(backbone, {})
+    kept, before = [], []
+    network.transformer_blocks[1].register_forward_pre_hook(lambda *_: before.extend(kept))
+    with (
+        switched_on({adapter: 1.0}, 1),
+        torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t),
+    ):
+        latents, text = torch.randn(1, 2, 1, 4, 4), torch.randn(1, 3, 8)
+        found = backbone.predict(latents, torch.tensor([5]), text)
+    assert not before
+    assert kept
+    found.sum().backward()
+    assert all(weight.grad is not None for weight in adapter.parameters())
+    assert not any(weight.requires_grad for weight in network.parameters())
