@@ -41,6 +41,11 @@ class Engine:
         self.compile, self.attention = settings.compile, settings.attention
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
 
+    @property
+    def text_device(self) -> torch.device:
+        """Where captions are embedded."""
+        return torch.device("cpu") if self.memory.text_encoder == "host" else self.device
+
     def autocast(self) -> AbstractContextManager:
         if self.dtype is torch.float32:
             return nullcontext()

@@ -13,7 +13,7 @@ import attrs
 from attrs import frozen
 from torch import Tensor
 
-from jtcore.artifact import load_initial, save_adapter
+from jtcore.artifact import load_initial, other_backbone, save_adapter
 from jtcore.cache import Cache, cache_folder
 from jtcore.checkpoint import newest_checkpoint
 from jtcore.data import captions
@@ -158,7 +158,9 @@ def _begin(recipe: Recipe, run: Run, model: Model) -> None:
     """Adapters that begin as others were: those that are not trained are saved as they are."""
     trained = {name for stage in recipe.stage.values() for name in stage.trained}
     for name, path in recipe.initial.items():
-        load_initial(Path(path), model.adapters[name])
+        identity = load_initial(Path(path), model.adapters[name])
+        if told := other_backbone(identity, run.read_json("run.json")["backbone"]):
+            run.say(f"initial.{name}: {path}: {told}")
         if name not in trained and run.processes.leads:
             save_adapter(run.adapter_file(name), name, recipe, model.adapters[name])
 
@@ -183,7 +185,7 @@ def prepare(recipe: Recipe, engine: Engine, run: Run, stop: Stop) -> Materials:
         needed |= {*recipe.sample.captions}
     stop.check()
     replaced = replaced_words(recipe.adapter)
-    texts = embed_texts(sorted(needed), spec, cache, engine.device, replaced)
+    texts = embed_texts(sorted(needed), spec, cache, engine.text_device, replaced)
     streams = {}
     for name, data in recipe.used_data.items():
         stop.check()

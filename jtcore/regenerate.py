@@ -11,7 +11,7 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
-from jtcore.artifact import Artifact, load_weights
+from jtcore.artifact import Artifact, load_weights, other_backbone
 from jtcore.cache import Cache, cache_folder
 from jtcore.check import base_problems, precision_problems, schedule_problems, walk_problems
 from jtcore.composition import Source, folders_of, read_adapters, refuse_other_backbones
@@ -73,7 +73,7 @@ def sample(given: Namespace) -> None:
     _tell_other_backbone(artifacts, backbone_identity(generation.backbone), say)
     _tell_other_bases(artifacts, generation.engine, say)
     cache = Cache(cache_folder())
-    texts = embed_texts(settings.captions, spec, cache, engine.device, replaced)
+    texts = embed_texts(settings.captions, spec, cache, engine.text_device, replaced)
     reference = load_reference(settings, spec, cache, engine.device, say)
     pictures = _pictures(generation, cache, engine.device)
     model = load_model(generation.backbone, adapters, texts, engine, 0, pictures)
@@ -208,9 +208,8 @@ def _tell_other_backbone(
     artifacts: Sequence[Artifact], now: Mapping[str, str], say: Callable[[str], None]
 ) -> None:
     for artifact in artifacts:
-        odd = [part for part in now if artifact.identity.get(part) != now[part]]
-        if odd:
-            say(f"{artifact.path}: was trained on another {', '.join(odd)} of the backbone")
+        if told := other_backbone(artifact.identity, now):
+            say(f"{artifact.path}: {told}")
 
 
 def _tell_other_bases(

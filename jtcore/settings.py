@@ -17,6 +17,7 @@ class Memory:
     keep_blocks: so many of the last blocks keep all that they compute, for speed (exact)
     stream_blocks: so many frozen blocks are in host memory but for when they run (exact)
     stream_share: the same of that share of all blocks, whatever their number
+    text_encoder: where captions are embedded (approximate: a CPU rounds otherwise than a GPU)
     base: the linear weights of the frozen blocks in 8 or 4 bits (approximate: about 0.5 % off in
         each weight's own scale for "int8", 2.5 % for "fp8", 9 % for "nf4"; see docs/memory.md)
     optimizer: Adam's two moments in 8 bits (approximate), or both and their step on the host
@@ -29,6 +30,7 @@ class Memory:
     base: Literal["int8", "fp8", "nf4"] | None = None
     optimizer: Literal["8bit", "host"] | None = None
     stream_share: float = field(default=0.0, validator=[ge(0), le(1)])
+    text_encoder: Literal["device", "host"] = "device"
 
     def __attrs_post_init__(self) -> None:
         if self.stream_blocks and self.stream_share:
