@@ -11,6 +11,7 @@ from jtcore.errors import JtError
 from jtcore.hints import option_types
 from jtcore.near import did_you_mean
 from jtcore.plugins import Plugins, load_plugins
+from jtcore.presets import shipped, summary
 
 
 def show(kind: str | None, folders: Sequence[str]) -> None:
@@ -24,6 +25,8 @@ def _listing(plugins: Plugins) -> Iterator[str]:
         yield f"{family}:"
         for kind, spec in sorted(kinds.items()):
             yield f"  {kind:<22} {_documentation(spec).partition(chr(10))[0]}"
+    yield "presets:"
+    yield from (f"  {name:<22} {summary(path)}" for name, path in shipped().items())
     others = plugins.origins.keys() - plugins.providers.values()
     yield "observers and others:"
     yield from (f"  {name}" for name in sorted(others))

@@ -1,4 +1,4 @@
-"""`jt-run`, `jt-plugins`, `jt-sample` and `jt-convert`: parse first, import afterwards."""
+"""`jt-run`, `jt-plan`, `jt-plugins`, `jt-sample` and `jt-convert`: parse first, import afterwards."""
 
 import argparse
 import os
@@ -9,18 +9,20 @@ from pathlib import Path
 from jtcore import __version__
 from jtcore.errors import Interrupted, JtError
 
-MISTAKE, INTERRUPTED = 2, 3
+TOO_LARGE, MISTAKE, INTERRUPTED = 1, 2, 3
 ALLOCATORS = tuple(f"PYTORCH{kind}_ALLOC_CONF" for kind in ("", "_CUDA", "_HIP"))  # torch's own
 
 EXIT_STATUS = (
     "exit status: 0 done, 2 your mistake (nothing was lost), 3 stopped by a signal (resumable)"
 )
+FITS = "exit status: 0 fits, or no --gpu was named; 1 does not fit; 2 your mistake"
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """`jt-run`: train, sample and evaluate what a recipe says."""
     parser = _parser("jt-run", "Train, sample and evaluate what a recipe says.")
     parser.add_argument("recipe", nargs="?", help="a recipe or ablation: its path or shipped name")
+    _add_preset(parser)
     _add_set(parser, "change the recipe, such as stage.joint.steps=50; may be repeated")
     parser.add_argument("--check", action="store_true", help="check everything, train nothing")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: runs/RECIPE-NNN")
@@ -30,7 +32,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if (given.recipe is None) == (given.resume is None):
         parser.error("name either a recipe or --resume RUN_DIR")
-    if given.resume and (given.set or given.out or given.check or given.plugin_folder):
+    changed = given.set or given.preset or given.plugin_folder
+    if given.resume and (changed or given.out or given.check):
         parser.error("--resume continues a run as it is, and takes no other option but --quiet")
 
     def work() -> None:
@@ -39,9 +42,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if given.resume:
             launch.proceed(given.resume, given.quiet)
         elif given.check:
-            launch.check_only(given.recipe, given.set, given.plugin_folder)
+            launch.check_only(given.recipe, _settings(given), given.plugin_folder)
         else:
-            launch.start(given.recipe, given.set, given.plugin_folder, given.out, given.quiet)
+            settings = _settings(given)
+            launch.start(given.recipe, settings, given.plugin_folder, given.out, given.quiet)
 
     return guarded(work)
 
@@ -50,7 +54,7 @@ def plugins(arguments: Sequence[str] | None = None) -> int:
     """`jt-plugins`: list plugins, or show one."""
     parser = _parser("jt-plugins", "List plugins, or show one with its options and documentation.")
     parser.add_argument(
-        "kind", nargs="?", help="such as glora, or losses.ait where it is not unique"
+        "kind", nargs="?", help="such as pocket, or backbones.pocket where it is not unique"
     )
     _add_plugin_folder(parser)
     given = parser.parse_args(arguments)
@@ -61,6 +65,35 @@ def plugins(arguments: Sequence[str] | None = None) -> int:
         catalogue.show(given.kind, given.plugin_folder)
 
     return guarded(work)
+
+
+def plan(arguments: Sequence[str] | None = None) -> int:
+    """`jt-plan`: what a recipe will need."""
+    parser = _parser(
+        "jt-plan", "Tell what a recipe will need: memory, arithmetic, disk. No GPU is needed.", FITS
+    )
+    parser.add_argument("recipe", help="a recipe: its path or shipped name")
+    parser.add_argument("--gpu", metavar="SIZE", help="memory of the card, such as 24GB")
+    parser.add_argument(
+        "--tflops", type=float, default=100.0, help="of the card in use, for times; default 100"
+    )
+    parser.add_argument(
+        "--processes", type=int, default=1, help="among which DeepSpeed divides; default 1"
+    )
+    _add_preset(parser)
+    _add_set(parser, "change the recipe, such as data.motion.frames=25; may be repeated")
+    parser.add_argument("--json", action="store_true", help="print a table for programs")
+    _add_plugin_folder(parser)
+    given = parser.parse_args(arguments)
+    fitting: list[bool] = []
+
+    def work() -> None:
+        from jtcore.planner import command
+
+        given.set = _settings(given)
+        fitting.append(command.plan(given))
+
+    return guarded(work) or (0 if all(fitting) else TOO_LARGE)
 
 
 def sample(arguments: Sequence[str] | None = None) -> int:
@@ -88,6 +121,7 @@ def sample(arguments: Sequence[str] | None = None) -> int:
         metavar="DIR",
         help="write what adapters say in each step, such as gates: a table, and a drawing of each",
     )
+    _add_preset(parser)
     _add_set(parser, "change the backbone or engine, such as backbone.weights=/models/cogvideox")
     _add_plugin_folder(parser)
     _add_quiet(parser)
@@ -96,6 +130,7 @@ def sample(arguments: Sequence[str] | None = None) -> int:
     def work() -> None:
         from jtcore import regenerate
 
+        given.set = _settings(given)
         regenerate.sample(given)
 
     return guarded(work)
@@ -108,12 +143,14 @@ def convert(arguments: Sequence[str] | None = None) -> int:
     way = parser.add_mutually_exclusive_group(required=True)
     way.add_argument("--to", metavar="FORMAT", help="such as diffusers or kohya; see jt-plugins")
     way.add_argument(
-        "--from", dest="origin", metavar="FORMAT", help="what the file is, such as jointtuner"
+        "--from", dest="origin", metavar="FORMAT", help="what the file is; see jt-plugins"
     )
     parser.add_argument("--backbone", metavar="KIND", help="what the adapter is of, with --from")
     parser.add_argument("--out", type=Path, required=True, metavar="NAME.safetensors")
     _add_set(
-        parser, "an option of the backbone or format, such as backbone.weights=/models/cogvideox"
+        parser,
+        "an option of the backbone or format, such as backbone.weights=/models/cogvideox; with --to"
+        " also of the adapter, such as adapter.member=0 of a bank",
     )
     _add_plugin_folder(parser)
     _add_quiet(parser)
@@ -129,10 +166,28 @@ def convert(arguments: Sequence[str] | None = None) -> int:
     return guarded(work)
 
 
-def _parser(name: str, description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(name, description=description, epilog=EXIT_STATUS)
+def _parser(name: str, description: str, status: str = EXIT_STATUS) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(name, description=description, epilog=status)
     parser.add_argument("--version", action="version", version=f"jtcore {__version__}")
     return parser
+
+
+def _add_preset(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--preset",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="settings by name, such as 16g-exact, under those of --set; jt-plugins lists them; may"
+        " be repeated",
+    )
+
+
+def _settings(given: argparse.Namespace) -> list[str]:
+    """What presets set, and then --set. Raises JtError."""
+    from jtcore import presets
+
+    return [*presets.settings(given.preset), *given.set]
 
 
 def _add_set(parser: argparse.ArgumentParser, told: str) -> None:
