@@ -147,12 +147,20 @@ def initial_problems(path: Path, component: Component, adapter: Adapter, name: s
     return [f"{place}: {problem}" for problem in _misfits(path, found, adapter)]
 
 
-def load_initial(path: Path, adapter: Adapter) -> None:
-    """Let an adapter begin as that of a file is. Raises JtError where it does not fit."""
-    tensors = _read(path)[1]
+def load_initial(path: Path, adapter: Adapter) -> Mapping[str, str]:
+    """Let an adapter begin as that of a file is. Returns the hashes of the backbone that it was
+    trained on. Raises JtError where it does not fit."""
+    metadata, tensors = _read(path)
     if problems := _misfits(path, _shapes(tensors), adapter):
         raise JtError(problems)
     adapter.load_state_dict(tensors)
+    return json.loads(metadata[FORMAT])["identity"]
+
+
+def other_backbone(identity: Mapping[str, str], now: Mapping[str, str]) -> str | None:
+    """What is to be told of an adapter that was trained on another backbone than there is `now`."""
+    odd = [part for part in now if identity.get(part) != now[part]]
+    return f"was trained on another {', '.join(odd)} of the backbone" if odd else None
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

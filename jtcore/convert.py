@@ -7,7 +7,7 @@ from re import fullmatch
 from typing import Any, TypeVar
 
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from torch import Tensor, nn
 
 from jtcore.adapter import Adapter, switched_on
@@ -43,6 +43,7 @@ class Conversion:
 
     format: Component = component("formats")
     backbone: Component = component("backbones")
+    adapter: Component | None = component("adapters", default=None)  # of ours, that is written
     engine: EngineSettings = EngineSettings()  # its precision is written into the adapter
 
 
@@ -56,9 +57,10 @@ def _into(given: Namespace) -> str:
     """Write an adapter of ours in another layout, and read it again."""
     plugins = load_plugins([*plugin_folders_of(given.source), *given.plugin_folder])
     artifact = read_adapter(given.source, plugins)
-    conversion = _conversion(given, given.to, ("write", "load"), artifact.backbone, plugins)
+    parts = {"backbone": unstructure(artifact.backbone), "adapter": unstructure(artifact.adapter)}
+    conversion = _conversion(given, given.to, ("write", "load"), parts, plugins)
     layout, ours = conversion.format.spec, _shell(conversion.backbone)
-    adapter = _attached(artifact, ours)
+    adapter = _attached(evolve(artifact, adapter=conversion.adapter), ours)
     updates = _updates(artifact, adapter)
     with write_atomically(given.out) as aside:
         _prefixed(given.source, layout.write, updates, ours.denoiser, aside)
@@ -71,8 +73,8 @@ def _into(given: Namespace) -> str:
 def _out_of(given: Namespace) -> str:
     """Write what is in another layout as an adapter of ours."""
     plugins = load_plugins(given.plugin_folder)
-    table = {"kind": given.backbone}
-    conversion = _conversion(given, given.origin, ("read",), table, plugins)
+    parts = {"backbone": {"kind": given.backbone}}
+    conversion = _conversion(given, given.origin, ("read",), parts, plugins)
     backbone = conversion.backbone.spec.load(META, torch.float32)
     imported = _prefixed(given.source, conversion.format.spec.read, given.source, backbone)
     name = given.out.name.removesuffix(SUFFIX)
@@ -104,18 +106,21 @@ def _conversion(
     given: Namespace,
     kind: str,
     way: tuple[str, ...],
-    backbone: Component | Table,
+    parts: Table,
     plugins: Plugins,
 ) -> Conversion:
-    """What the command line asks for. Raises JtError where a format cannot go that way."""
+    """What the command line asks for of the `parts` that are known already. Raises JtError where a
+    format cannot go that way."""
     able = [known for known, spec in plugins.families["formats"].items() if can(spec, *way)]
     if kind not in able and kind in plugins.families["formats"]:
         verb = "written" if "write" in way else "read"
         raise JtError(f"{kind!r} cannot be {verb}; {did_you_mean(kind, able)}")
-    table = {"format": {"kind": kind}, "backbone": unstructure(backbone), "engine": {}}
+    table = {"format": {"kind": kind}, **parts, "engine": {}}
+    *known, last = table
     for setting in given.set:
-        if not setting.startswith(("format.", "backbone.", "engine.")):
-            raise JtError(f"--set {setting}: only format, backbone and engine can be changed here")
+        if setting.partition(".")[0] not in table:
+            told = f"only {', '.join(known)} and {last} can be changed here"
+            raise JtError(f"--set {setting}: {told}")
     return structure(Conversion, change(table, given.set), plugins)
 
 

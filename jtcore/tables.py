@@ -20,8 +20,8 @@ SHIPPED = ("recipes", "ablations")
 
 
 def find_recipe(argument: str) -> Path:
-    """A path, or the name of what is shipped, from anywhere: `jointtuner_pocket`,
-    `ablations/jointtuner_pocket`. Raises JtError."""
+    """A path, or the name of what is shipped, from anywhere: `NAME` of a recipe,
+    `ablations/NAME`. Raises JtError."""
     path = Path(argument)
     if os.path.isfile(path):  # noqa: PTH113 - pathlib raises where a name is too long
         return path

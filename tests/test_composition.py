@@ -13,7 +13,8 @@ from checkpoints.adapters import write_adapter
 from checkpoints.stock import denoiser, own_pipeline
 from checkpoints.wan import build_wan
 from diffusers import WanPipeline
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import jtcore
 from jtcore import JtError, cli
@@ -242,6 +243,24 @@ def test_what_a_run_begins_with_is_hashed_and_must_not_change(table, run, tmp_pa
     assert capsys.readouterr().err == (
         f"initial.look: {begun} has changed since this run began; put it back, or begin a new run\n"
     )
+
+
+def test_beginning_as_an_adapter_of_another_checkpoint_is_told(
+    table, run, jt_run, tmp_path, capsys
+):
+    same = file(run("look"))
+    with safe_open(same, "pt") as held:
+        facts = json.loads(held.metadata()["jtcore-adapter-1"])
+    facts["identity"]["denoiser"] = "another"
+    other = tmp_path / "look.safetensors"
+    save_file(load_file(same), other, {"jtcore-adapter-1": json.dumps(facts)})
+    told = []
+    for number, begun in enumerate((same, other)):
+        capsys.readouterr()
+        jt_run(later(table, begun, trains=["motion"]), name=f"later{number}")
+        told.append([line for line in capsys.readouterr().out.splitlines() if "initial." in line])
+    expected = f"initial.look: {other}: was trained on another denoiser of the backbone"
+    assert told == [[], [expected]]
 
 
 @pytest.mark.parametrize(

@@ -238,6 +238,26 @@ def test_what_diffusers_reads_is_not_written_unchecked(plain, refused, monkeypat
     )
 
 
+def test_one_of_a_bank_is_written_where_it_is_chosen(jt_convert, refused, tmp_path):
+    bank = write_adapter(tmp_path / "looks.safetensors", POCKET, {**PLAIN, "bank": 2})
+    assert refused(bank, "--to", "kohya") == (
+        f"{bank}: cannot be a plain LoRA: it is a bank of 2, of which no `member` is chosen; attach"
+        " it to a diffusers pipeline as it is, with jtcore.load_adapters(pipe, path)\n"
+    )
+    chosen = [
+        load_file(jt_convert(bank, "--to", "kohya", "--set", f"adapter.member={n}", name=f"of{n}"))
+        for n in range(2)
+    ]
+    held = load_file(bank)
+    name = next(key.removesuffix(".0.down.weight") for key in held if ".0.down" in key)
+    for n, written in enumerate(chosen):
+        down = written[f"lora_unet_{name.replace('.', '_')}.lora_down.weight"]
+        assert torch.equal(down, held[f"{name}.{n}.down.weight"])
+    assert refused(bank, "--to", "kohya", "--set", "adapter.member=2") == (
+        "adapter.member: expected 0 to 1, as `bank` is 2\n"
+    )
+
+
 def test_names_that_mean_nothing_are_told(plain, refused, tmp_path):
     assert refused(plain, "--to", "kohia") == (
         "format.kind: unknown format 'kohia'; did you mean 'kohya'?\n"
@@ -249,7 +269,7 @@ def test_names_that_mean_nothing_are_told(plain, refused, tmp_path):
         "format.video: unknown key\n"
     )
     assert refused(plain, "--to", "kohya", "--set", "sample.steps=1") == (
-        "--set sample.steps=1: only format, backbone and engine can be changed here\n"
+        "--set sample.steps=1: only format, backbone, adapter and engine can be changed here\n"
     )
     nowhere = tmp_path / "nowhere.safetensors"
     assert refused(nowhere, "--to", "kohya") == f"{nowhere}: there is no such file\n"
