@@ -279,7 +279,7 @@ def guarded(work: Callable[[], None]) -> int:
     return 0
 
 
-COMMANDS = {"run": run, "plugins": plugins, "sample": sample, "convert": convert}
+COMMANDS = {"run": run, "plan": plan, "sample": sample, "plugins": plugins, "convert": convert}
 
 
 if __name__ == "__main__":  # launchers start modules: python -m jtcore.cli run RECIPE

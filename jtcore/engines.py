@@ -50,8 +50,8 @@ def _divided_weights_problems(recipe: Recipe) -> Iterator[str]:
         yield f"engine.memory.stream_blocks: {divided} moves the frozen weights; take one of them"
     if memory.base:
         yield (
-            f"engine.memory.base: {divided} divides the frozen weights, and cannot where they have few"
-            " bits; take stage = 2"
+            f"engine.memory.base: {divided} divides the frozen weights, and none of few bits; take"
+            " stage = 2"
         )
     if recipe.engine.compile:
         yield f"engine.compile: {divided} gathers weights while a block runs; take stage = 2"

@@ -11,7 +11,7 @@ from jtcore import hooks, recipe
 from jtcore.data import Data
 from jtcore.noise import SharedNoise, Times
 from jtcore.scales import ScaleSchedule
-from jtcore.settings import EngineSettings, Memory
+from jtcore.settings import DeepSpeed, EngineSettings, Memory
 
 ROOT = Path(__file__).parent.parent
 RECIPES = (ROOT / "docs" / "recipes.md").read_text()
@@ -30,6 +30,7 @@ TABLES = (
     recipe.Validation,
     EngineSettings,
     Memory,
+    DeepSpeed,
     recipe.Checkpoints,
     recipe.PluginFolders,
     recipe.Recipe,
