@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
+TESTED := .venv/tested
 TASKS := blick_squares dax_spirals wug_spirals zot_eightwise fep_eightwise tove_squares
 
 .PHONY: run test test-slow lint format tasks smoke card bench clean
@@ -10,28 +11,29 @@ TASKS := blick_squares dax_spirals wug_spirals zot_eightwise fep_eightwise tove_
 run: $(INSTALLED) data/pocket/task.json
 	$(BIN)/jt-run jointtuner_pocket
 
-# one thread: the tests' tensors are so small that two would only wait for each other
-test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+# a process for each core with one thread each: the tests' tensors are so small that two threads
+# would only wait for each other
+test: $(TESTED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile
 
-test-slow: $(INSTALLED)
+test-slow: $(TESTED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
-lint: $(INSTALLED)
+lint: $(TESTED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-format: $(INSTALLED)
+format: $(TESTED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-smoke: $(INSTALLED) data/pocket/task.json data/leaky/task.json tasks
+smoke: $(TESTED) data/pocket/task.json data/leaky/task.json tasks
 	$(BIN)/python tests/smoke.py
 
 card: $(INSTALLED)
 	$(BIN)/jt-pocket card
 
-bench: $(INSTALLED)
+bench: $(TESTED)
 	$(BIN)/python -m benchmarks
 
 data/pocket/task.json: | $(INSTALLED)
@@ -50,6 +52,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name one with make PYTHON=...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(TESTED): $(INSTALLED)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,lint]'
 	touch $@
 
