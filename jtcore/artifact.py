@@ -53,10 +53,16 @@ class Artifact:
 
 
 def save_adapter(
-    path: Path, name: str, recipe: Recipe, adapter: Adapter, *, imported: bool = False
+    path: Path,
+    name: str,
+    recipe: Recipe,
+    adapter: Adapter,
+    *,
+    state: Mapping[str, Tensor] | None = None,
+    imported: bool = False,
 ) -> None:
-    """Write an adapter's tensors with the components that rebuild it. On what exact weights an
-    `imported` one was trained nobody knows, and none need to be here."""
+    """Write an adapter's tensors, or the `state` given, with the components that rebuild it. On
+    what exact weights an `imported` one was trained nobody knows, and none need to be here."""
     facts = {
         "jtcore": jtcore.__version__,
         "name": name,
@@ -67,7 +73,8 @@ def save_adapter(
         "engine": {"precision": recipe.engine.precision, **_base(recipe.engine)},
         "identity": {} if imported else backbone_identity(recipe.backbone),
     }
-    tensors = {k: v.detach().cpu().contiguous() for k, v in adapter.state_dict().items()}
+    state = adapter.state_dict() if state is None else state
+    tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     path.parent.mkdir(exist_ok=True)
     with write_atomically(path) as aside:
         # one key: safetensors writes several in random order, and equal runs end in equal bytes

@@ -63,9 +63,13 @@ class Engine:
     def finish(self) -> None:
         """The stage has ended: every process has the whole weights."""
 
-    def whole(self, module: nn.Module) -> AbstractContextManager:
-        """In which a module's parameters can be read, and are as they are in one process."""
+    def whole(self, parameters: Iterable[nn.Parameter]) -> AbstractContextManager:
+        """In which these can be read, and are as they are in one process."""
         return nullcontext()
+
+    def state_dict(self, module: nn.Module) -> Mapping[str, Tensor]:
+        """A module's tensors, whole: of several processes, on the first."""
+        return module.state_dict()
 
     def clear(self, optimizer: Optimizer) -> None:
         """Forget all gradients."""

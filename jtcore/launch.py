@@ -141,6 +141,8 @@ def _proceed_ablation(folder: Path, runs: Sequence[Run], stop: Stop) -> None:
         try:
             _proceed_run(run, stop)
         except JtError as error:
+            if not run.processes.alone:  # which have not all come to the same place
+                raise
             problems += [f"variant.{run.folder.name}: {problem}" for problem in error.problems]
     if runs[0].processes.leads:
         runs[0].say(write_tables(folder))

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
@@ -26,8 +27,10 @@ PLACES = (  # rank, size and rank on the machine, as launchers name them
     ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
 )
 PORTS = range(20_000, 60_000)  # of which Slurm's job number chooses
-ENDED = "jtcore/ended"  # the key under which the first process that fails says how
+ENDED = "ended"  # the key under which the first process that fails says how
+LEFT = "left"  # that of how many have left
 STOPPED = "stopped"
+PATIENCE = 30  # s, for others to read how the first has failed
 
 
 @frozen
@@ -80,6 +83,7 @@ class Processes:
     def __init__(self, place: Place):
         self.rank, self.size, self.local_rank = place.rank, place.size, place.local_rank
         self._talk: Any = None  # torch's process group of hosts
+        self._store: Any = None  # what all can write to, also when the group has gone
 
     @property
     def alone(self) -> bool:
@@ -132,6 +136,7 @@ class Processes:
         """Form torch's process group. Raises JtError where the launcher has not said where."""
         import torch
         from torch import distributed
+        from torch.distributed.rendezvous import rendezvous
 
         host, port = meeting_point(os.environ)
         os.environ |= {
@@ -141,26 +146,37 @@ class Processes:
             "MASTER_ADDR": host,
             "MASTER_PORT": port,
         }
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else None)
+        store = next(rendezvous("env://"))[0]
+        self._store = distributed.PrefixStore("jtcore", store)
+        distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+            store=store,
+            rank=self.rank,
+            world_size=self.size,
+        )
         self._talk = distributed.new_group(backend="gloo", timeout=LONG)
 
-    def part(self) -> None:
-        """Leave the group: the others see it at once, where they wait for this one."""
+    def part(self, failed: bool) -> None:
+        """Leave the group: the others see it at once, where they wait for this one. The first keeps
+        what all write to, and waits for them where they have yet to read how it has `failed`."""
         from torch import distributed
 
         self._talk = None
         distributed.destroy_process_group()
+        with suppress(RuntimeError):
+            left = self._store.add(LEFT, 1)
+            deadline = monotonic() + PATIENCE
+            while failed and self.leads and left < self.size and monotonic() < deadline:
+                sleep(0.1)
+                left = self._store.add(LEFT, 0)
 
     def ends(self, how: str) -> str:
         """How the first process that failed has ended: this one, if it is the first to ask."""
-        from torch import distributed
-
         mine = f"{self.rank} {how}"
         try:
-            store = distributed.distributed_c10d._get_default_store()
-            said = store.compare_set(ENDED, "", mine).decode()
-        except (RuntimeError, ValueError):  # who kept it has gone, with an error of its own
-            return "error"
+            said = self._store.compare_set(ENDED, "", mine).decode()
+        except RuntimeError:  # the process that kept it has gone, and waited for nobody
+            return ""
         return "" if said == mine else said.partition(" ")[2]
 
 
@@ -179,8 +195,10 @@ def together() -> Iterator[Processes]:
         return
     processes = Processes(place)
     processes.meet()
+    failed = True
     try:
         yield processes
+        failed = False
     except Interrupted:
         processes.ends(STOPPED)
         raise
@@ -197,4 +215,4 @@ def together() -> Iterator[Processes]:
             ) from error
         raise
     finally:
-        processes.part()
+        processes.part(failed)

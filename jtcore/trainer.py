@@ -1,7 +1,6 @@
 """The trainer: stages of steps of branches."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from time import perf_counter
 from typing import Any
@@ -71,20 +70,17 @@ class Trainer:
         for index in range(checkpoint.position.index if checkpoint else 0, stage.steps):
             step = Step(name, index, stage.steps, number + index)
             scalars = self.train_step(stage, step, optimizer)
-            if average:
-                with self._whole(trained):
-                    _move_average(average, trained, stage.ema)
+            self._move_average(average, trained, stage.ema)
             scalars = _mean(self.run.processes.gather(scalars))
             if leads:
                 self.hook.jt_step_finished(run=self.run, step=step, scalars=scalars)
             self._checkpoint(step, optimizer, average)
             self._preview(step.number + 1)
         engine.clear(optimizer)  # the last gradients would stay while it is sampled
+        self._save(trained, average)
         engine.finish()
         _use(average, trained)
         if leads:
-            for adapter in trained:
-                save_adapter(self.run.adapter_file(adapter), adapter, self.recipe, trained[adapter])
             self.hook.jt_stage_finished(run=self.run, name=name, adapters=trained)
 
     def _preview(self, number: int) -> None:
@@ -191,13 +187,13 @@ class Trainer:
         tensors |= {f"average/{name}": tensor for name, tensor in average.items()}
         values["scaler"] = self.model.engine.scaler.state_dict()
         values["processes"] = self.run.processes.size
+        for name, adapter in self.model.adapters.items():
+            state = self.model.engine.state_dict(adapter)
+            tensors |= {f"adapter.{name}/{k}": v for k, v in state.items()}
         position = Position(step.stage, done, step.number + 1)
-        with self._whole(self.model.adapters):
-            for name, adapter in self.model.adapters.items():
-                tensors |= {f"adapter.{name}/{k}": v for k, v in adapter.state_dict().items()}
-            if self.run.processes.leads:
-                checkpoint = Checkpoint(position, tensors, values)
-                save_checkpoint(self.run.checkpoints, checkpoint, self.recipe.checkpoint.keep)
+        if self.run.processes.leads:
+            checkpoint = Checkpoint(position, tensors, values)
+            save_checkpoint(self.run.checkpoints, checkpoint, self.recipe.checkpoint.keep)
         if stop:
             raise Interrupted
 
@@ -208,13 +204,22 @@ class Trainer:
         for name, tensor in checkpoint.of("average").items():
             average[name].copy_(tensor)
 
-    @contextmanager
-    def _whole(self, adapters: Mapping[str, Adapter]) -> Iterator[None]:
-        """In which the weights of all these adapters can be read."""
-        with ExitStack() as stack:
-            for adapter in adapters.values():
-                stack.enter_context(self.model.engine.whole(adapter))
-            yield
+    def _save(self, adapters: Mapping[str, Adapter], average: Weights) -> None:
+        """Write what is trained, before anything else can fail."""
+        for name, adapter in adapters.items():
+            state = {**self.model.engine.state_dict(adapter)}
+            state |= {key: average[f"{name}/{key}"] for key in state if f"{name}/{key}" in average}
+            if self.run.processes.leads:
+                path = self.run.adapter_file(name)
+                save_adapter(path, name, self.recipe, adapter, state=state)
+
+    @torch.no_grad()
+    def _move_average(
+        self, average: Weights, adapters: Mapping[str, Adapter], decay: float | None
+    ) -> None:
+        for name, parameter in _named(adapters).items() if average else ():
+            with self.model.engine.whole([parameter]):
+                average[name].lerp_(parameter, 1 - decay)
 
 
 def _mean(scalars: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -253,13 +258,6 @@ def _named(adapters: Mapping[str, Adapter]) -> dict[str, nn.Parameter]:
 
 def _copy(adapters: Mapping[str, Adapter]) -> Weights:
     return {name: p.detach().clone() for name, p in _named(adapters).items()}
-
-
-@torch.no_grad()
-def _move_average(average: Weights, adapters: Mapping[str, Adapter], decay: float | None) -> None:
-    if average:
-        for name, parameter in _named(adapters).items():
-            average[name].lerp_(parameter, 1 - decay)
 
 
 @torch.no_grad()

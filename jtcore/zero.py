@@ -14,7 +14,7 @@ ours. Three things make the weights those of one process:
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import (
     AbstractContextManager,
     ExitStack,
@@ -68,8 +68,17 @@ class ZeroEngine(Engine):
         self._divided.undo()
         self._divided = None
 
-    def whole(self, module: nn.Module) -> AbstractContextManager:
-        return self._divided.whole(module) if self._divided else nullcontext()
+    def whole(self, parameters: Iterable[nn.Parameter]) -> AbstractContextManager:
+        return self._divided.gathered(list(parameters)) if self._divided else nullcontext()
+
+    def state_dict(self, module: nn.Module) -> Mapping[str, Tensor]:
+        """One parameter after another, on the host."""
+        state = {name: buffer.cpu() for name, buffer in module.named_buffers()}
+        for name, parameter in module.named_parameters():
+            with self.whole([parameter]):
+                if self.processes.leads:
+                    state[name] = parameter.detach().to("cpu", copy=True)
+        return {name: state[name] for name in module.state_dict() if name in state}
 
     def clear(self, optimizer: Optimizer) -> None:
         self._divided.clear()
@@ -207,13 +216,10 @@ class _Divided:
         return [any(each) for each in zip(*self.processes.gather(here), strict=True)]
 
     def _give_zeros(self, parameter: nn.Parameter) -> None:
-        with self._gathered([parameter]):
+        with self.gathered([parameter]):
             parameter.grad = torch.zeros_like(parameter)
 
-    def whole(self, module: nn.Module) -> AbstractContextManager:
-        return self._gathered(list(module.parameters()))
-
-    def _gathered(self, parameters: list[nn.Parameter]) -> AbstractContextManager:
+    def gathered(self, parameters: list[nn.Parameter]) -> AbstractContextManager:
         if self.options.stage < 3:
             return nullcontext()
         return self.deepspeed.zero.GatheredParameters(parameters)
@@ -266,7 +272,7 @@ class _Divided:
     def _make_plain(self, module: nn.Module) -> None:
         """As if DeepSpeed had never met a module: of its parameters some know parts of others."""
         own = {name: p for name, p in module._parameters.items() if p is not None}
-        with self._gathered(list(own.values())):
+        with self.gathered(list(own.values())):
             whole = {name: nn.Parameter(p.data.clone(), p.requires_grad) for name, p in own.items()}
         module._parameters = {**module._parameters, **whole}
         for name in [name for name in vars(module) if name.startswith("ds_") or name in LEFT]:
