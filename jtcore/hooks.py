@@ -85,8 +85,10 @@ def jt_run_branch(branch: Branch, step: Step) -> Mapping[str, float | Tensor] | 
 def jt_make_optimizer(
     stage: Stage, parameters: Mapping[str, Sequence[Parameter]], memory: Memory
 ) -> Optimizer | None:
-    """The optimizer of a stage over its trained parameters, by adapter. One that does not keep its
-    state as `memory.optimizer` asks is refused."""
+    """The optimizer of a stage over its trained parameters, by adapter.
+
+    One that does not keep its state as `memory.optimizer` asks is refused.
+    """
 
 
 # Observe: everyone is told. A plugin's functions will do; one that keeps a state is a class that
@@ -105,8 +107,10 @@ def jt_step_finished(run: Run, step: Step, scalars: Mapping[str, float]) -> None
 
 @hookspec
 def jt_preview_decoded(run: Run, number: int, preview: Mapping[str, Any]) -> None:
-    """A preview is on disk, of the weights after `number` steps of the run: its `file`, relative
-    to the folder `previews` of the run, its `prompt` and its `seed`."""
+    """A preview is on disk, of the weights after `number` steps of the run.
+
+    It has its `file`, relative to the folder `previews` of the run, its `prompt` and its `seed`.
+    """
 
 
 @hookspec
