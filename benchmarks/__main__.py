@@ -2,8 +2,8 @@
 
     python -m benchmarks --out benchmarks/results
 
-Two that take longer, or a GPU, are commands of their own: `benchmarks.adapter_overhead` and
-`benchmarks.training_step`.
+Three that take longer, or a GPU, are commands of their own: `benchmarks.adapter_overhead`,
+`benchmarks.training_step` and `benchmarks.low_bit_error`.
 """
 
 import argparse

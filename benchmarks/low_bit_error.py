@@ -1,103 +1,135 @@
 """What few bits cost in exactness: answers of a block as wide as CogVideoX-5B's, and the held-out
 loss of pocket, which is a trained model.
 
-`python -m benchmarks.low_bit_error [--tokens N] [--clips N] [--out DIR]`
+    python -m benchmarks.low_bit_error --out benchmarks/results
 """
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from statistics import mean, stdev
 
 import numpy as np
 import torch
+from attrs import frozen
 from torch import Tensor, nn
 
-from benchmarks.compare import Row
+from benchmarks.adapter_overhead import HEAD, TEXT, TIME, make_block
 from benchmarks.report import report
-from jtcore.lowbit import STORAGE, LowBitLinear, lower
-from jtcore.types import Backbone
-from jtplugins.backbones.cogvideox import CogVideoX
+from jtcore.lowbit import STORAGE, lower
 from jtplugins.backbones.pocket import Pocket
 from jtplugins.pocket.plan import Plan
 from jtplugins.pocket.training import draw_clips
 from jtplugins.pocket.world import FRAMES
 
 CPU = torch.device("cpu")
-TEXT = 226  # tokens of CogVideoX's text
-CLIPS, TOKENS = 128, 512
+HEADS = 48  # of 64, CogVideoX-5B's
+SEED = 12345  # of the clips: pretraining's own are drawn from 0
 
 
-def measure() -> Iterator[Row]:
-    """For the table of all benchmarks: the answer's error beside that of rounding to bf16."""
-    plain = block_errors("bf16", 64)["answer"]
-    for base in STORAGE:
-        found = block_errors(base, 64)["answer"]
-        yield Row(f"error of a block in {base}, beside bf16's", found, plain, "of what it adds")
+def main(arguments: Sequence[str] | None = None) -> None:
+    given = _parse(arguments)
+    pocket = pocket_errors(given.clips)
+    loss = pocket["full"]["loss"]
+    about = (
+        f"A block of CogVideoX's, {given.heads * HEAD} wide, weights as it begins with,"
+        f" {given.tokens} tokens of video; pocket, on {given.clips} clips that it was not trained"
+        f" on, with a loss of {loss:.4f}"
+    )
+    with report("low_bit_error", given.out, about) as say:
+        say("| base | weights | what the block adds | its gradient | pocket's answers | its loss |")
+        say("| --- | --- | --- | --- | --- | --- |")
+        for base, wide in block_errors(given.heads, given.tokens).items():
+            cells = [f"{wide[key]:.2%}" for key in ("weights", "answer", "gradient")]
+            cells.append(f"{pocket[base]['answers']:.2%}")
+            change, deviation = pocket[base]["change"] / loss, pocket[base]["deviation"] / loss
+            say(f"| {base} | {' | '.join(cells)} | {change:+.2%} ± {deviation:.2%} |")
 
 
-def block_errors(base: str, tokens: int) -> dict[str, float]:
-    """Of one block of CogVideoX-5B's width with weights as it begins with, in float32."""
-    backbone = CogVideoX(weights="random", config="5b", layers=1).load(CPU, torch.float32)
-    (block,) = backbone.blocks().values()
-    rng = torch.Generator().manual_seed(0)
-    video, text = (torch.randn(1, n, 3072, generator=rng) for n in (tokens, TEXT))
-    time = torch.randn(1, 512, generator=rng)
-    whole = {name: module.weight.clone() for name, module in _linears(block).items()}
-    before = _block(block, video, text, time)
-    if base == "bf16":
-        for module in _linears(block).values():
-            module.weight.copy_(module.weight.bfloat16())
-    else:
-        lower(backbone, base, CPU)
-        (block,) = backbone.blocks().values()
-    after = _block(block, video, text, time)
-    moved = sum((m.weight - whole[n]).square().sum() for n, m in _linears(block).items())
-    size = sum(weight.square().sum() for weight in whole.values())
-    (answer, gradient), (others, other) = before, after
-    return {
-        "weights": (moved / size).sqrt().item(),
-        "answer": _relative(others - answer, answer - torch.cat([text, video], 1)),
-        "gradient": _relative(other - gradient, gradient),
-    }
+@frozen(eq=False)
+class Alone:
+    """A backbone of one block, as far as it is asked for its blocks"""
+
+    denoiser: nn.ModuleDict
+
+    def blocks(self) -> dict[str, nn.Module]:
+        return {"block": self.denoiser["block"]}
 
 
-def _block(block: nn.Module, video: Tensor, text: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
-    """What a block answers (1, L + N, D), and the gradient to its `video`."""
-    video = video.clone().requires_grad_()
-    found, told = block(video, text, time)
-    answer = torch.cat([told, found], 1)
-    direction = torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
-    (gradient,) = torch.autograd.grad((found * direction).sum(), video)
-    return answer.detach(), gradient
+def block_errors(heads: int, tokens: int) -> dict[str, dict[str, float]]:
+    """By base: of its weights, of what it adds to its input, and of the gradient to that; each is
+    a norm in parts of the exact one's. In float32, "bf16" being its weights rounded to that."""
+    torch.manual_seed(0)
+    block = make_block(heads, CPU, torch.float32)
+    rng = torch.Generator().manual_seed(1)
+    shapes = ((1, tokens, heads * HEAD), (1, TEXT, heads * HEAD), (1, TIME))
+    inputs = [torch.randn(shape, generator=rng) for shape in shapes]
+    whole, (answer, gradient) = _weights(block), _answer(block, *inputs)
+    found = {}
+    for base in ("bf16", *STORAGE):
+        backbone = Alone(nn.ModuleDict({"block": deepcopy(block)}))
+        _store(backbone, base)
+        stored = backbone.blocks()["block"]
+        own = sum((new - whole[n]).square().sum() for n, new in _weights(stored).items())
+        size = sum(weight.square().sum() for weight in whole.values())
+        others, other = _answer(stored, *inputs)
+        found[base] = {
+            "weights": (own / size).sqrt().item(),
+            "answer": _relative(others - answer, answer - torch.cat([inputs[0], inputs[1]], 1)),
+            "gradient": _relative(other - gradient, gradient),
+        }
+    return found
 
 
 def pocket_errors(clips: int) -> dict[str, dict[str, float]]:
-    """By base, of clips of pocket's world that it was not trained on, with the same noise for all:
-    shown as pretraining ended, drawn from another seed."""
+    """By base, with the same noise for all; "full" has the loss."""
     spec, plan = Pocket(), Plan()
-    pixels, captions = draw_clips(np.random.default_rng([12345]), clips, FRAMES, plan, plan.steps)
+    pixels, captions = draw_clips(np.random.default_rng(SEED), clips, FRAMES, plan, plan.steps)
     text = spec.load_text_encoder(CPU).embed(captions)
-    rng = torch.Generator().manual_seed(0)
-    latents = spec.load_codec(CPU).encode(pixels, rng)
-    answers, targets = {}, None
-    for base in (None, *STORAGE):
-        backbone: Backbone = spec.load(CPU, torch.float32)
-        if base:
-            lower(backbone, base, CPU)
+    latents = spec.load_codec(CPU).encode(pixels, torch.Generator().manual_seed(0))
+    answers = {}
+    for base in ("full", "bf16", *STORAGE):
+        backbone = spec.load(CPU, torch.float32)
+        _store(backbone, base)
         noised = backbone.noise(latents, torch.Generator().manual_seed(1))
-        targets = noised.target
         with torch.no_grad():
             answers[base] = backbone.predict(noised.latents, noised.times, text)
-    losses = {base: _losses(answer, targets) for base, answer in answers.items()}
-    found: dict[str, dict[str, float]] = {"full": {"loss": mean(losses[None])}}
-    for base in STORAGE:
-        changes = [new - old for new, old in zip(losses[base], losses[None], strict=True)]
+    losses = {base: _losses(answer, noised.target) for base, answer in answers.items()}
+    found = {"full": {"loss": mean(losses["full"])}}
+    for base in ("bf16", *STORAGE):
+        changes = [new - old for new, old in zip(losses[base], losses["full"], strict=True)]
         found[base] = {
-            "predictions": _relative(answers[base] - answers[None], answers[None]),
+            "answers": _relative(answers[base] - answers["full"], answers["full"]),
             "change": mean(changes),
-            "deviation": stdev(changes) / clips**0.5,
+            "deviation": stdev(changes) / clips**0.5,  # standard error, clips paired
         }
     return found
+
+
+def _store(backbone, base: str) -> None:
+    """The linear layers of blocks in few bits, or rounded to bf16, or as they are."""
+    if base in STORAGE:
+        lower(backbone, base, CPU)
+    elif base == "bf16":
+        for block in backbone.blocks().values():
+            for name, weight in _weights(block).items():
+                block.get_submodule(name).weight.copy_(weight.bfloat16())
+
+
+@torch.no_grad()
+def _weights(block: nn.Module) -> Mapping[str, Tensor]:
+    """A copy of each, by the name of its layer."""
+    linears = {n: m for n, m in block.named_modules() if isinstance(m, nn.Linear)}
+    return {name: linear.weight.clone() for name, linear in linears.items()}
+
+
+def _answer(block: nn.Module, video: Tensor, text: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+    """What a block answers (1, N + L, D), and the gradient of a sum of it to its `video`."""
+    video = video.clone().requires_grad_()
+    answer = torch.cat(block(video, text, time), 1)
+    direction = torch.randn(answer.shape, generator=torch.Generator().manual_seed(2))
+    (gradient,) = torch.autograd.grad((answer * direction).sum(), video)
+    return answer.detach(), gradient
 
 
 def _losses(answers: Tensor, targets: Tensor) -> list[float]:
@@ -108,40 +140,13 @@ def _relative(error: Tensor, of: Tensor) -> float:
     return (error.norm() / of.norm()).item()
 
 
-def _linears(block: nn.Module) -> Mapping[str, nn.Linear]:
-    return {n: m for n, m in block.named_modules() if isinstance(m, nn.Linear | LowBitLinear)}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument(
-        "--tokens", type=int, default=TOKENS, help="of the video, in the wide block"
-    )
-    parser.add_argument("--clips", type=int, default=CLIPS, help="of pocket's world")
-    parser.add_argument("--out", help="a folder for the table")
-    given = parser.parse_args()
-    pocket = pocket_errors(given.clips)
-    loss = pocket["full"]["loss"]
-    about = (
-        f"A block as wide as CogVideoX-5B's, weights as it begins with, {given.tokens} tokens of"
-        f" video; pocket's loss on {given.clips} clips that it was not trained on: {loss:.4f}"
-    )
-    with report("low_bit_error", given.out, about) as say:
-        say("| base | weights | what the block adds | its gradient | pocket's answers | its loss |")
-        say("| --- | --- | --- | --- | --- | --- |")
-        for base in ("bf16", *STORAGE):
-            wide = block_errors(base, given.tokens)
-            cells = [f"{wide[key]:.2%}" for key in ("weights", "answer", "gradient")]
-            if base in pocket:
-                own = pocket[base]
-                spread = own["deviation"] / loss
-                cells += [
-                    f"{own['predictions']:.2%}",
-                    f"{own['change'] / loss:+.2%} ± {spread:.2%}",
-                ]
-            else:
-                cells += ["", ""]
-            say(f"| {base} | {' | '.join(cells)} |")
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.low_bit_error")
+    parser.add_argument("--heads", type=int, default=HEADS, help="of 64 each, in the block")
+    parser.add_argument("--tokens", type=int, default=256, help="of video, in the block")
+    parser.add_argument("--clips", type=int, default=128, help="of pocket's world")
+    parser.add_argument("--out", help="a folder, in which the table is written to a file too")
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import re
 
-from benchmarks import adapter_overhead, data, training_step
+from benchmarks import adapter_overhead, data, low_bit_error, training_step
 
 TINY = ("data.motion.size=[64, 64]", "data.subject.size=[64, 64]", "adapter.joint.rank=2")
 NUMBER = r"[\d.e+-]+"
@@ -38,3 +38,9 @@ def test_adapters_are_compared_on_one_block(capsys):
 def test_clips_are_encoded_and_found_in_the_cache():
     (row,) = data.measure(clips=1, frames=2, side=24)
     assert row.ours > 0 and row.reference > 0
+
+
+def test_bases_in_few_bits_are_compared_with_the_whole_one(capsys):
+    low_bit_error.main(["--heads", "1", "--tokens", "4", "--clips", "2"])
+    row = rf"^\| (\w+) \| {NUMBER}% \| {NUMBER}% \| {NUMBER}% \| {NUMBER}% \| .* ± {NUMBER}% \|$"
+    assert re.findall(row, capsys.readouterr().out, re.M) == ["bf16", "int8", "fp8", "nf4"]
