@@ -60,9 +60,7 @@ class Estimate:
         return max(self.phases, key=lambda phase: phase.needed)
 
 
-def estimate(
-    recipe: Recipe, measured: Measured, memory: Memory, processes: int = 1
-) -> Estimate:
+def estimate(recipe: Recipe, measured: Measured, memory: Memory, processes: int = 1) -> Estimate:
     """With the options of `memory` in place of the recipe's own."""
     found = _Reckoning(recipe, measured, memory, processes)
     return Estimate(tuple(found.phases()), found.host())
@@ -78,7 +76,8 @@ class _Reckoning:
     def phases(self) -> Iterator[Phase]:
         """In the order of a run."""
         parts = self.measured.parts
-        if text := parts.get("text encoder"):
+        text = parts.get("text encoder")
+        if text and self.memory.text_encoder == "device":
             yield Phase("encode text", {"weights": text.bytes, "working": self.measured.text})
         for name, working in self.measured.encoding.items():
             causes = {"weights": parts["codec"].bytes, "working": working}
@@ -97,6 +96,8 @@ class _Reckoning:
     def host(self) -> Causes:
         """Bytes of page-locked memory, and of the optimizer."""
         blocks, found = self._streamed, {}
+        if self.memory.text_encoder == "host" and (text := self.measured.parts.get("text encoder")):
+            found["text encoder"] = text.bytes  # gone before there is anything else
         if blocks:
             found["streamed blocks"] = sum(blocks)
         if self.memory.checkpoints == "host":
@@ -138,11 +139,15 @@ class _Reckoning:
         kept = moment.near if self.memory.checkpoints == "host" else moment.kept
         kept += self._kept_blocks(segment)
         gradients = 4 * self._trained_numbers(stage) if before else moment.gradients
-        return self._resident() | self._state(stage) | {
-            "gradients": int(gradients * self._share_of_gradients),
-            "checkpoints": kept,
-            "working": moment.working + self._unpacked,
-        }
+        return (
+            self._resident()
+            | self._state(stage)
+            | {
+                "gradients": int(gradients * self._share_of_gradients),
+                "checkpoints": kept,
+                "working": moment.working + self._unpacked,
+            }
+        )
 
     def _kept_blocks(self, segment: str) -> int:
         """More that blocks keep which are not checkpointed: while the last of them is gone back
@@ -155,10 +160,14 @@ class _Reckoning:
         """AdamW takes a root of all second moments at once."""
         numbers = self._trained_numbers(stage)
         working = 4 * numbers if self.memory.optimizer is None and not self._zero_host else 0
-        return self._resident() | self._state(stage) | {
-            "gradients": int(4 * numbers * self._share_of_gradients),
-            "working": int(working * self._share_of_state),
-        }
+        return (
+            self._resident()
+            | self._state(stage)
+            | {
+                "gradients": int(4 * numbers * self._share_of_gradients),
+                "working": int(working * self._share_of_state),
+            }
+        )
 
     def _state(self, stage: Stage) -> dict[str, int]:
         numbers = self._trained_numbers(stage)
@@ -196,7 +205,7 @@ class _Reckoning:
         saved = self.measured.parts["denoiser"].bytes - self._weights
         each = saved // max(1, len(self.measured.blocks))
         blocks = [size - each for size in self.measured.blocks]
-        return blocks[: min(self.memory.stream_blocks, len(blocks))]
+        return blocks[: min(self.memory.streamed(len(blocks)), len(blocks))]
 
     @property
     def _away(self) -> int:

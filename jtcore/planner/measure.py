@@ -121,9 +121,7 @@ def _decoding(recipe: Recipe, machine: Machine, spec: BackboneSpec) -> int:
     return found + _more(frames - few, recipe.sample.size)
 
 
-def _encoding(
-    recipe: Recipe, machine: Machine, spec: BackboneSpec
-) -> Iterator[tuple[str, int]]:
+def _encoding(recipe: Recipe, machine: Machine, spec: BackboneSpec) -> Iterator[tuple[str, int]]:
     """The same of each table of data, for one clip."""
     known: dict[tuple[int, ...], int] = {}
     for name, data in recipe.used_data.items():
@@ -142,5 +140,3 @@ def _few(frames: int) -> int:
 def _more(frames: int, size: tuple[int, int]) -> int:
     """Bytes for more frames than the codec is run on."""
     return CODEC_COPIES * 4 * 3 * frames * size[0] * size[1]
-
-

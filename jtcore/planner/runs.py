@@ -15,7 +15,10 @@ from jtcore.recipe import Branch, Recipe, Stage
 from jtcore.settings import Memory
 from jtcore.structure import unstructure
 
-FEW, MORE = 2, 3  # blocks of which all that are alike are reckoned: what one more costs is then known
+FEW, MORE = (
+    2,
+    3,
+)  # blocks of which all that are alike are reckoned: what one more costs is then known
 
 
 @frozen
@@ -136,7 +139,9 @@ class Runs:
         encoder = self.recipe.image_encoder
         if encoder is None:
             return None
-        widths = (getattr(each.spec, "reference_width", None) for each in self.recipe.adapter.values())
+        widths = (
+            getattr(each.spec, "reference_width", None) for each in self.recipe.adapter.values()
+        )
         return next(filter(None, widths), None)
 
 

@@ -47,4 +47,9 @@ def text_network(
 
     config = PUBLISHED[name] if parts.random else parts.checkpoint.config("text_encoder")
     meta = torch.device("meta")
-    return TextNetwork(freeze(bare_network(name, config, meta), meta, dtype), tokens, width)
+    network = bare_network(name, config, meta)
+    if dtype is torch.bfloat16:  # what transformers keeps in float32 it does in float16 alone
+        network = network.to(dtype)
+    return TextNetwork(
+        freeze(network, meta, None if network.dtype is dtype else dtype), tokens, width
+    )

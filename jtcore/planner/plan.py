@@ -1,0 +1,149 @@
+"""A plan: everything that a recipe needs, whether it fits, and what would make it fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import asdict, frozen
+
+from jtcore.data import captions, reference_files
+from jtcore.errors import JtError
+from jtcore.planner.estimate import Estimate, estimate
+from jtcore.planner.measure import Measured, Part, measure
+from jtcore.planner.search import Proposal, propose, slow_down
+from jtcore.recipe import Recipe
+
+STORED = 2  # bytes of a weight on the hub, mostly
+LATENT = 4  # bytes of a number in the cache
+VIDEO = 0.12  # bytes of a pixel in a written video, about
+
+
+@frozen
+class Step:
+    """What one pass of training computes"""
+
+    place: str
+    latents: tuple[int, ...]
+    forward: float  # floating point operations
+    recompute: float
+    backward: float
+    chance: float
+    seconds: float
+
+
+@frozen
+class Plan:
+    """What `jt-plan` tells; sizes are in bytes"""
+
+    parts: Mapping[str, Part]
+    adapters: Mapping[str, Part]
+    trained: Mapping[str, int]  # numbers, by stage
+    estimate: Estimate
+    steps: tuple[Step, ...]
+    disk: Mapping[str, int]
+    tflops: float
+    room: int | None
+    fits: bool | None
+    proposals: tuple[Proposal, ...]
+
+    def table(self) -> dict[str, Any]:
+        """For programs."""
+        found = asdict(self)
+        for phase, one in zip(found["estimate"]["phases"], self.estimate.phases, strict=True):
+            phase |= {"allocated": one.allocated, "allowance": one.allowance}
+            phase["needed"] = one.needed
+        found["worst"] = self.estimate.worst.name
+        found["needed"] = self.estimate.worst.needed
+        found["margin"] = None if self.room is None else self.room - self.estimate.worst.needed
+        return found
+
+
+def make_plan(recipe: Recipe, room: int | None, speed: float, processes: int) -> Plan:
+    """For a card with `room` bytes, if any, that computes with `speed` operations a second. Raises
+    JtError."""
+    gpu = recipe.engine.device != "cpu"
+    measured = measure(recipe, gpu)
+    found = estimate(recipe, measured, recipe.engine.memory, processes)
+    fits = None if room is None else found.worst.needed <= room
+    slower = slow_down(recipe, measured, recipe.engine.memory, speed)
+    proposals = () if fits is not False else propose(recipe, measured, room, speed, processes)
+    steps = [
+        Step(
+            one.place,
+            one.latents,
+            one.work.forward,
+            one.work.recompute * (1 - _kept_share(recipe, measured)),
+            one.work.backward,
+            one.chance,
+            one.work.total / speed * slower,
+        )
+        for passes in measured.passes.values()
+        for one in passes
+    ]
+    trained = {
+        name: sum(measured.adapters[each].parameters for each in stage.trained)
+        for name, stage in recipe.stage.items()
+    }
+    return Plan(
+        measured.parts,
+        measured.adapters,
+        trained,
+        found,
+        tuple(steps),
+        _disk(recipe, measured),
+        speed / 1e12,
+        room,
+        fits,
+        tuple(proposals),
+    )
+
+
+def _kept_share(recipe: Recipe, measured: Measured) -> float:
+    """Of blocks that are not computed again."""
+    return min(1.0, recipe.engine.memory.keep_blocks / max(1, len(measured.blocks)))
+
+
+def _disk(recipe: Recipe, measured: Measured) -> dict[str, int]:
+    """Bytes of what is fetched, cached and written."""
+    spec = recipe.backbone.spec
+    found = {"weights": STORED * sum(part.parameters for part in measured.parts.values())}
+    found["cache"] = 0
+    for data in recipe.used_data.values():
+        shape = spec.latent_shape(data.frames, *data.size)
+        files = _count(data)
+        numbers = shape[0] * shape[1] * shape[2] * shape[3]
+        found["cache"] += LATENT * numbers * files * data.clips * (2 if data.flip else 1)
+    length, width = measured.text_shape
+    found["cache"] += LATENT * length * width * _captions(recipe)
+    adapters = LATENT * sum(part.parameters for part in measured.adapters.values())
+    trained = [
+        sum(measured.adapters[n].parameters for n in s.trained) for s in recipe.stage.values()
+    ]
+    copies = 2 + any(stage.ema for stage in recipe.stage.values())
+    state = copies * LATENT * max(trained, default=0)
+    found["checkpoints"] = recipe.checkpoint.keep * (adapters + state)
+    found["adapters"] = adapters
+    if recipe.sample:
+        videos = 2 * len(recipe.sample.prompts) * len(recipe.sample.seeds)
+        height, width = recipe.sample.size
+        found["samples"] = int(VIDEO * videos * recipe.sample.frames * height * width)
+    return found
+
+
+def _count(data: Any) -> int:
+    """Files of a table; one, where they are not here."""
+    try:
+        return max(1, len(reference_files(data)))
+    except JtError:
+        return 1
+
+
+def _captions(recipe: Recipe) -> int:
+    found = set(recipe.sample.captions) if recipe.sample else set()
+    for data in recipe.used_data.values():
+        try:
+            found |= set(captions(data))
+        except JtError:
+            found.add(data.source)
+    return len(found)
