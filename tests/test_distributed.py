@@ -1,5 +1,6 @@
 """Two processes of one run: the weights, the files and the ends that one has."""
 
+import json
 import os
 import runpy
 import signal
@@ -107,6 +108,7 @@ def stages(table) -> dict:
         "second": {"steps": 3, "branch": second, **common},
     }
     table["checkpoint"] = {"every": 2, "keep": 9}
+    table["validation"] = {"data": ["held_out"], "draws": 2}
     table["engine"] = {"device": "cpu"}
     return table
 
@@ -133,11 +135,15 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def assert_alike(run: Path, other: Path, most: float = 1e-6) -> None:
-    """Trained to the same weights but for the order in which sums are taken."""
+    """Trained to the same weights but for the order in which sums are taken, and whole at the end,
+    where the first process validates."""
     found, expected = weights(run), weights(other)
     assert found.keys() == expected.keys() != set()
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=0, atol=most, msg=name)
+    measured, same = (json.loads((r / "metrics.json").read_text()) for r in (run, other))
+    changed = [each["validation"]["held_out"]["change"] for each in (measured, same)]
+    assert changed[0] == pytest.approx(changed[1], abs=1e-5) and changed[1] != 0
 
 
 # The weights of one process
