@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from jtcore.artifact import save_adapter
 from jtcore.model import attach_adapters
@@ -35,3 +36,9 @@ def write_adapter(
             weight.copy_(STRENGTH * torch.randn(weight.shape, generator=rng))
     save_adapter(path, name, recipe, attached)
     return path
+
+
+def metadata(file: Path) -> dict[str, str]:
+    """What stands in the head of an adapter file."""
+    with safe_open(file, "pt") as opened:
+        return opened.metadata()
