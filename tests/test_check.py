@@ -294,7 +294,9 @@ def test_what_cannot_be_compiled_is_told(problems, pocket):
     assert found == [f"engine.compile: {low}", told]
 
 
-def test_blocks_that_are_not_alike_or_not_there_are_told(problems, table, monkeypatch):
+def test_blocks_that_are_not_alike_and_compilers_that_are_not_there_are_told(
+    problems, table, monkeypatch
+):
     table["engine"] = {"device": "cpu", "compile": True}
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
@@ -302,5 +304,6 @@ def test_blocks_that_are_not_alike_or_not_there_are_told(problems, table, monkey
     assert problems(table) == [
         "engine.compile: on a CPU it needs a C++ compiler, and there is none; install g++, or"
         " leave it out",
-        "engine.compile: this backbone repeats no block; leave it out",
+        "engine.compile: the 2 blocks of this backbone are of 2 shapes, each of which would be"
+        " compiled by itself; leave it out",
     ]

@@ -59,8 +59,13 @@ def backbone() -> CogVideoXBackbone:
 
 
 @pytest.fixture
-def adapter(backbone) -> Adapter:
-    adapter = GLoRA("visual", rank=2, dropout=0.0).attach(backbone, {})
+def targets() -> str:
+    return "visual"
+
+
+@pytest.fixture
+def adapter(backbone, targets) -> Adapter:
+    adapter = GLoRA(targets, rank=2, dropout=0.0).attach(backbone, {})
     for weight in adapter.parameters():
         nn.init.normal_(weight, std=0.3)
     return adapter
@@ -80,6 +85,7 @@ def graphs() -> int:
     return counters["stats"]["unique_graphs"]
 
 
+@pytest.mark.parametrize("targets", ["*to_q"])  # tracing takes long
 def test_all_blocks_share_what_is_compiled_of_one_and_later_steps_compile_nothing(
     backbone, adapter, monkeypatch
 ):

@@ -5,7 +5,7 @@ two or three times over. Here it keeps `hidden`, which is as wide as the rank, a
 drew. A compiler fuses the plain operations by itself, and is given those.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -72,7 +72,7 @@ class _Added(Function):
         else:
             flat.addmm_(scaled, weight.T)
         tensor = isinstance(strength, Tensor)
-        ctx.save_for_backward(hidden, up, *([strength] if tensor else []))
+        ctx.save_for_backward(hidden, up, strength if tensor else None, *ctx.kept.masks())
         ctx.strength, ctx.onto = None if tensor else strength, output is not None
         # the same memory, but a tensor of its own: autograd would take it for a view of `output`
         return whole.data
@@ -80,11 +80,14 @@ class _Added(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, up, *tensors = ctx.saved_tensors
-        strength = tensors[0] if tensors else ctx.strength
+        hidden, up, strength, *masks = ctx.saved_tensors
+        strength = ctx.strength if strength is None else strength
         scaled, weight = _scaled(hidden, strength).flatten(0, -2), up.to(hidden.dtype)
         flat = gradient.to(hidden.dtype).reshape(-1, len(up))
-        of_scaled, of_up = _backward(ctx.kept, flat, scaled, weight)
+        of_scaled, of_up = _backward(ctx.kept.draw_again(masks), flat, scaled, weight)
+        if ctx.kept.drops:  # scaled where tensors are narrow
+            of_scaled.mul_(ctx.kept.scale)
+            of_up.mul_(ctx.kept.scale)
         of_scaled = of_scaled.view(hidden.shape)
         of_strength = None
         if ctx.needs_input_grad[2]:
@@ -107,14 +110,16 @@ class _Linear(Function):
             hidden = torch.cat(parts).mul_(ctx.kept.scale)
         else:
             hidden = flat @ matrix.T
-        ctx.save_for_backward(x if any(ctx.needs_input_grad[2:]) else None, *weights)
-        ctx.shape = x.shape
+        trained = any(ctx.needs_input_grad[2:])
+        ctx.save_for_backward(x if trained else None, *weights, *ctx.kept.masks())
+        ctx.shape, ctx.count = x.shape, len(weights)
         return hidden.view(*x.shape[:-1], len(matrix))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, *weights = ctx.saved_tensors
+        x, *more = ctx.saved_tensors
+        weights, masks = more[: ctx.count], more[ctx.count :]
         outer, matrix = gradient.flatten(0, -2), _stacked(weights, gradient.dtype, ctx.aligned)
         flat = None if x is None else x.flatten(0, -2)
         of_x = outer @ matrix if ctx.needs_input_grad[0] else None
@@ -124,7 +129,7 @@ class _Linear(Function):
         else:
             outer = outer * ctx.kept.scale
             of_rows = None if flat is None else _sum_of(matrix)
-            for rows, mask in ctx.kept.draw_again():
+            for rows, mask in ctx.kept.draw_again(masks):
                 if of_x is not None:
                     of_x[rows].mul_(mask).mul_(ctx.kept.scale)
                 if flat is not None:
@@ -148,8 +153,8 @@ class _Kept:
     def __init__(self, dropout: float, like: Tensor) -> None:
         self.drops, self.keep, self.scale = dropout > 0, 1 - dropout, 1 / (1 - dropout)
         self.shape, self.device, self.dtype = like.shape, like.device, like.dtype
-        self.redrawn = _redrawn(like.device)
-        self.masks: list[Tensor] = []
+        self.redrawn = kind_of(like.device) != "cpu"
+        self.drawn: list[Tensor] = []
         self.state: Tensor | None = None
 
     def draw(self) -> Iterator[tuple[slice, Tensor]]:
@@ -159,16 +164,23 @@ class _Kept:
         for rows in self._rows():
             mask = self._mask(rows, None)
             if not self.redrawn:
-                self.masks.append(mask.bool())
+                self.drawn.append(mask.bool())
             yield rows, mask
 
-    def draw_again(self) -> Iterator[tuple[slice, Tensor]]:
+    def masks(self) -> list[Tensor]:
+        """To be saved with other tensors, for checkpointing gives those up; once."""
+        drawn, self.drawn = self.drawn, []
+        return drawn
+
+    def draw_again(self, masks: Sequence[Tensor]) -> Iterator[tuple[slice, Tensor]] | None:
+        """The same, of the `masks` that were saved; None where nothing is dropped."""
+        if not self.drops:
+            return None
         if not self.redrawn:
-            yield from zip(self._rows(), (mask.to(self.dtype) for mask in self.masks), strict=True)
-            return
+            return zip(self._rows(), (mask.to(self.dtype) for mask in masks), strict=True)
         generator = Generator(self.device)
         generator.set_state(self.state)
-        yield from ((rows, self._mask(rows, generator)) for rows in self._rows())
+        return ((rows, self._mask(rows, generator)) for rows in self._rows())
 
     def _rows(self) -> list[slice]:
         count, width = self.shape
@@ -182,14 +194,14 @@ class _Kept:
 
 
 def _backward(
-    kept: _Kept, gradient: Tensor, scaled: Tensor, weight: Tensor
+    kept: Iterable[tuple[slice, Tensor]] | None, gradient: Tensor, scaled: Tensor, weight: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Gradients of `scaled` (n, rank) and of `weight` (out, rank), of that (n, out) of the sum."""
-    if not kept.drops:
+    if kept is None:
         return gradient @ weight, gradient.T @ scaled
     of_scaled, of_weight = torch.empty_like(scaled), _sum_of(weight)
-    for rows, mask in kept.draw_again():
-        inner = mask.mul_(gradient[rows]).mul_(kept.scale)
+    for rows, mask in kept:
+        inner = mask.mul_(gradient[rows])
         torch.mm(inner, weight, out=of_scaled[rows])
         of_weight += inner.T @ scaled[rows]
     return of_scaled, of_weight
@@ -228,10 +240,6 @@ def _may_be_written(output: Tensor, hidden: Tensor) -> bool:
     if made is not None and made.name() in VIEWS:
         made = made.next_functions[0][0]
     return not output.requires_grad or (made is not None and made.name() in FRESH)
-
-
-def _redrawn(device: torch.device) -> bool:
-    return kind_of(device) != "cpu"
 
 
 def _global_generator(device: torch.device) -> Generator:
