@@ -41,9 +41,9 @@ def start(
     argument: str, settings: Sequence[str], folders: Sequence[str], out: Path | None, quiet: bool
 ) -> None:
     """Begin what a recipe or an ablation says, in a new folder. Raises JtError, Interrupted."""
-    path = find_recipe(argument)
-    table = _table(path, settings, folders)
     with together() as processes:
+        path = find_recipe(argument)
+        table = _table(path, settings, folders)
         recipes, plugins = checked(table)
         trials = ablation.trials(table)
         folder = None
