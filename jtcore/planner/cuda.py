@@ -13,12 +13,13 @@ from jtcore.planner.flops import ATTENTION_BACKWARD
 
 GRAIN = 512  # bytes, in whole numbers of which CUDA's allocator hands memory out
 # what autocast computes in float32 on GPUs alone, by torch's documentation
-PRECISE = frozenset(
-    "__pow__ __rdiv__ __rpow__ __rtruediv__ cdist cosine_similarity cross_entropy cumprod cumsum"
-    " dist exp expm1 group_norm kl_div l1_loss layer_norm log log10 log1p log2 log_softmax"
-    " mse_loss nll_loss norm normalize pow prod reciprocal renorm rsqrt sinh smooth_l1_loss"
-    " softmax softmin softplus sum tan".split()
-)
+PRECISE = {
+    *("__pow__", "__rdiv__", "__rpow__", "__rtruediv__", "cdist", "cosine_similarity"),
+    *("cross_entropy", "cumprod", "cumsum", "dist", "exp", "expm1", "group_norm", "kl_div"),
+    *("l1_loss", "layer_norm", "log", "log10", "log1p", "log2", "log_softmax", "mse_loss"),
+    *("nll_loss", "norm", "normalize", "pow", "prod", "reciprocal", "renorm", "rsqrt"),
+    *("sinh", "smooth_l1_loss", "softmax", "softmin", "softplus", "sum", "tan"),
+}
 
 
 class GpuAutocast(TorchFunctionMode):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import chain
 
-from attrs import Factory, evolve, frozen
+from attrs import frozen
 
 from jtcore.planner.measure import Linear, Measured
-from jtcore.planner.runs import MORE, Moment, Pass
+from jtcore.planner.runs import Moment, Pass
 from jtcore.recipe import Recipe, Stage
-from jtcore.settings import EngineSettings, Memory
+from jtcore.settings import Memory
 
 GIB = 2**30
 CONTEXT = 3 * GIB // 4  # of CUDA and the workspaces of its libraries; not of torch's own counting

@@ -75,7 +75,7 @@ def _steps(plan: Plan) -> Iterator[str]:
 def _verdict(plan: Plan) -> Iterator[str]:
     worst = plan.estimate.worst
     if plan.room is None:
-        yield f"needs {_gb(worst.needed)} GB, most while: {worst.name}; --gpu 24GB says whether it fits"
+        yield f"needs {_gb(worst.needed)} GB ({worst.name}); --gpu 24GB says whether it fits"
         return
     room, margin = _gb(plan.room), abs(plan.room - worst.needed)
     if plan.fits:
@@ -87,7 +87,7 @@ def _verdict(plan: Plan) -> Iterator[str]:
         cost = f"{one.slower:.2f} times as long" if one.slower > 1.005 else "no loss of speed"
         yield f"fits with {', '.join(one.settings)}: {_gb(one.needed)} GB, {kind}, about {cost}"
     if not plan.proposals:
-        yield "no option of memory helps: take a smaller size, fewer frames, a smaller batch or rank"
+        yield "no option of memory helps: take a smaller size, fewer frames or a lower rank"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

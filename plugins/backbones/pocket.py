@@ -14,6 +14,7 @@ from attrs.validators import ge
 from torch import nn
 
 from jtcore import JtError, hookimpl
+from jtcore.types import TextNetwork
 
 from ..pocket import codec, models, text, world
 from ..pocket.captions import vocabulary
@@ -29,8 +30,6 @@ from ._words import positions
 
 if TYPE_CHECKING:  # importing transformers costs seconds
     from transformers import PreTrainedTokenizerFast
-
-    from jtcore.types import TextNetwork
 
 PARTS = ("transformer", "scheduler", "codec", "text_encoder", "tokenizer")
 NETWORKS = {  # and whose files they are like

@@ -1,0 +1,187 @@
+"""What a recipe will need, against what is there."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from jtcore import cli
+from jtcore.errors import JtError
+from jtcore.model import attach_adapters
+from jtcore.planner.command import parse_size
+from jtcore.planner.estimate import GIB, estimate
+from jtcore.planner.ledger import Ledger
+from jtcore.planner.measure import measure
+from jtcore.planner.networks import build
+from jtcore.planner.passes import Machine
+from jtcore.planner.runs import Runs
+from jtcore.planner.search import propose
+from jtcore.plugins import load_plugins
+from jtcore.recipe import build_recipe
+from jtcore.settings import Memory
+
+DIT = {"kind": "cogvideox", "weights": "random", "config": "5b", "layers": 6}
+POCKET = {"kind": "pocket", "weights": "random"}
+
+
+def recipe(backbone, frames=9, size=(64, 64), checkpointed=True, **engine):
+    table = {
+        "backbone": backbone,
+        "engine": {"precision": "bf16", "gradient_checkpointing": checkpointed} | engine,
+        "data": {"clips": {"source": "nowhere", "prompt": "p", "frames": frames, "size": [*size]}},
+        "adapter": {"one": {"kind": "glora", "targets": "visual", "rank": 4}},
+    }
+    branch = {"data": ["clips"], "adapters": ["one"], "losses": {"all": {"kind": "ait"}}}
+    table["stage"] = {"one": {"steps": 1, "lr": 1e-4, "branch": {"one": branch}}}
+    return build_recipe(table, load_plugins())
+
+
+@pytest.fixture(scope="module")
+def measured():
+    return measure(recipe(DIT), gpu=True)
+
+
+def test_operations_are_those_of_a_hand_count():
+    layer, x = nn.Linear(8, 6), torch.randn(5, 8, requires_grad=True)
+    query = torch.randn(1, 2, 7, 4, requires_grad=True)
+    with Ledger() as ledger:
+        loss = layer(x).sum() + scaled_dot_product_attention(query, query, query).sum()
+        ledger.backward = True
+        loss.backward()
+    attention = 2 * 2 * (2 * 7 * 7 * 4)  # two products of two heads
+    assert ledger.work.forward == 2 * 5 * 8 * 6 + attention
+    # of a linear the gradients of input and weight; of an attention five products, not two
+    assert ledger.work.backward == 2 * 2 * 5 * 8 * 6 + attention * 5 / 2
+
+
+def test_a_storage_counts_from_its_first_tensor_to_its_last():
+    with Ledger() as ledger:
+        one = torch.empty(100, dtype=torch.uint8)
+        view = one.view(10, 10)
+        del one
+        assert sum(ledger.live.values()) == 100
+        del view
+        assert sum(ledger.live.values()) == 0
+    assert ledger.highest == 100
+
+
+def test_what_few_blocks_say_is_what_all_do():
+    few, all_of = (
+        Runs(given, Machine.of(given.engine, True), build(given), (226, 4096))
+        for given in [recipe(DIT)] * 2
+    )
+    all_of.short = False
+    assert few.short
+    (short,), (whole,) = few.training("one"), all_of.training("one")
+    for phase in ("forward", "recompute", "backward"):
+        assert getattr(short.work, phase) == pytest.approx(getattr(whole.work, phase), rel=1e-9)
+    for segment, moment in short.moments.items():
+        assert moment.total == whole.moments[segment].total, segment
+
+
+def test_parameters_are_those_that_there_are(measured):
+    given = recipe(POCKET)
+    found = measure(given, gpu=False)
+    spec = given.backbone.spec
+    backbone = spec.load(torch.device("cpu"), torch.float32)
+    (adapter,) = attach_adapters(given.adapter, backbone, 0).values()
+    assert found.adapters["one"].parameters == sum(p.numel() for p in adapter.parameters())
+    own = sum(p.numel() for p in backbone.denoiser.parameters())
+    assert found.parts["denoiser"].parameters == own
+    text = spec.load_text_encoder(torch.device("cpu")).network
+    assert found.parts["text encoder"].parameters == sum(p.numel() for p in text.parameters())
+    assert measured.parts["text encoder"].parameters == 4_762_310_656  # T5 XXL's encoder
+    assert measured.parts["codec"].parameters == 215_583_907
+
+
+def test_options_of_memory_do_what_they_are_for(measured):
+    given = recipe(DIT)
+
+    def causes(**memory):
+        phases = estimate(given, measured, Memory(**memory)).phases
+        return next(phase.causes for phase in phases if phase.name.startswith("train"))
+
+    plain, block = causes(), measured.blocks[0]
+    assert causes(stream_blocks=4)["weights"] == plain["weights"] - 2 * block
+    assert causes(stream_share=1.0)["weights"] == plain["weights"] - 4 * block
+    assert causes(checkpoints="host")["checkpoints"] < plain["checkpoints"]
+    assert plain["weights"] / 3 < causes(base="nf4")["weights"] < plain["weights"] / 2
+    assert causes(base="int8")["weights"] == pytest.approx(plain["weights"] / 2, rel=0.1)
+    assert plain["optimizer"] == 8 * measured.adapters["one"].parameters
+    assert causes(optimizer="host")["optimizer"] == 0
+
+
+def test_what_is_proposed_fits_and_is_exact_first(measured):
+    given = recipe(DIT)
+    needed = estimate(given, measured, Memory(text_encoder="host")).worst.needed
+    proposals = list(propose(given, measured, needed - GIB // 2, 1e14, 1))
+    assert proposals[0].exact
+    assert all(each.needed <= needed - GIB // 2 for each in proposals)
+    assert any("stream_share" in setting for setting in proposals[0].settings)
+    assert list(propose(given, measured, GIB // 2, 1e14, 1)) == []
+
+
+@pytest.mark.parametrize("size", ["24GB", "24 GiB", "24", "24g"])
+def test_a_card_has_gigabytes_of_two_to_the_thirty(size):
+    assert parse_size(size) == 24 * GIB
+
+
+@pytest.mark.parametrize("size", ["large", "24MB", "-24GB", "24XB", ""])
+def test_a_size_that_is_none_is_refused(size):
+    with pytest.raises(JtError, match="--gpu: "):
+        parse_size(size)
+
+
+@pytest.fixture
+def pocket_recipe(tmp_path):
+    file = tmp_path / "recipe.toml"
+    file.write_text(
+        """
+        backbone = { kind = "pocket", weights = "random" }
+        data.clips = { source = "nowhere", prompt = "a wug", frames = 8, size = [24, 24] }
+        adapter.one = { kind = "lora", targets = "visual", rank = 2 }
+        sample = { prompts = ["a wug"], frames = 8, size = [24, 24], steps = 2 }
+        [stage.one]
+        steps = 2
+        lr = 1e-3
+        branch.one = { data = ["clips"], adapters = ["one"], losses.e.kind = "diffusion" }
+        """
+    )
+    return str(file)
+
+
+def test_a_plan_is_told_and_its_status_is_its_verdict(pocket_recipe, capsys):
+    assert cli.plan([pocket_recipe, "--gpu", "1GB"]) == 0
+    said = capsys.readouterr().out
+    assert "train stage.one.branch.one" in said and "fits: 0.7" in said
+    assert cli.plan([pocket_recipe, "--gpu", "0.5GB"]) == 1
+    assert "does not fit: 0.7" in capsys.readouterr().out
+
+
+def test_a_plan_is_json_for_programs(pocket_recipe, capsys):
+    assert cli.plan([pocket_recipe, "--json", "--gpu", "1GB"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["fits"] is True
+    assert found["margin"] == GIB - found["needed"]
+    assert {phase["name"] for phase in found["estimate"]["phases"]} >= {"sample", "decode"}
+
+
+def test_a_size_or_preset_that_is_not_there_is_one_message(pocket_recipe, capsys):
+    assert cli.plan([pocket_recipe, "--gpu", "much"]) == 2
+    assert capsys.readouterr().err == "--gpu: expected a size such as 24GB, got 'much'\n"
+    assert cli.plan([pocket_recipe, "--preset", "16g"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("unknown preset '16g'; ")
+    assert said.endswith("there are 12g-nf4, 16g-exact, 16g-int8, 24g, 8g-exact\n")
+
+
+def test_help_answers_before_torch_is_imported():
+    script = (
+        "import sys\nfrom jtcore import cli\ntry:\n    cli.plan(['--help'])\n"
+        "except SystemExit:\n    assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
