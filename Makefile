@@ -34,7 +34,7 @@ card: $(INSTALLED)
 	$(BIN)/jt-pocket card
 
 bench: $(TESTED)
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks --out benchmarks/results
 
 data/pocket/task.json: | $(INSTALLED)
 	$(BIN)/jt-pocket draw data/pocket

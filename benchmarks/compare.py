@@ -39,14 +39,16 @@ def time_pair(what: str, ours: Work, reference: Work, rounds: int = 9) -> Row:
 
 
 def time_all(
-    works: Mapping[str, Work], rounds: int, device: torch.device | None = None
+    works: Mapping[str, Work], rounds: int, device: torch.device | None = None, warm: bool = False
 ) -> dict[str, list[float]]:
-    """Seconds of each in every round, in turn, after a round that warms up. Every other round goes
-    backwards, so that none always follows the same one. On a device "cpu" they are the process's
-    own seconds, all threads' together: what others compute meanwhile is not in them."""
+    """Seconds of each in every round, in turn, after a round that warms up unless they are `warm`.
+
+    Every other round goes backwards, so that none always follows the same one. On a device "cpu"
+    they are the process's own seconds, all threads' together: what others compute is not in them.
+    """
     clock = process_time if device is not None and device.type == "cpu" else perf_counter
     taken: dict[str, list[float]] = {name: [] for name in works}
-    for number in range(rounds + 1):
+    for number in range(1 if warm else 0, rounds + 1):
         for name in list(works)[:: 1 if number % 2 else -1]:
             wait(device)
             began = clock()

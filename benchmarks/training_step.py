@@ -87,8 +87,8 @@ def _compared(
     place: str, works: dict[str, Callable], steps: int, device: torch.device
 ) -> Iterator[str]:
     first = {name: once(work, device) for name, work in works.items()}
-    found = {name: (peak_bytes(work, device), flops(work)) for name, work in works.items()}
-    taken = time_all(works, steps, device)
+    found = {name: memory_and_flops(work, device) for name, work in works.items()}
+    taken = time_all(works, steps, device, warm=True)
     over = ratios(taken, "ours")
     for name, (peak, operations) in found.items():
         seconds = median(taken[name])
@@ -106,11 +106,11 @@ def once(work: Callable, device: torch.device) -> float:
     return perf_counter() - began
 
 
-def flops(work: Callable) -> float:
-    """Operations of a step, with those that checkpointing computes again."""
+def memory_and_flops(work: Callable, device: torch.device) -> tuple[int, float]:
+    """Bytes, and operations with those that checkpointing computes again."""
     with _Operations() as operations:
-        work()
-    return operations.count
+        peak = peak_bytes(work, device)
+    return peak, operations.count
 
 
 class _Operations(TorchDispatchMode):
