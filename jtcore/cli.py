@@ -1,16 +1,15 @@
-"""`jt-run`, `jt-plan`, `jt-plugins`, `jt-sample` and `jt-convert`: parse first, import afterwards."""
+"""The commands `jt-*`: parse first, import afterwards."""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jtcore import __version__
 from jtcore.errors import Interrupted, JtError
+from jtcore.surroundings import arrange
 
 TOO_LARGE, MISTAKE, INTERRUPTED = 1, 2, 3
-ALLOCATORS = tuple(f"PYTORCH{kind}_ALLOC_CONF" for kind in ("", "_CUDA", "_HIP"))  # torch's own
 
 EXIT_STATUS = (
     "exit status: 0 done, 2 your mistake (nothing was lost), 3 stopped by a signal (resumable)"
@@ -256,9 +255,7 @@ def _add_quiet(parser: argparse.ArgumentParser) -> None:
 
 def guarded(work: Callable[[], None]) -> int:
     """Run a command; a user's mistake is one message and status 2, never a traceback."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if not any(name in os.environ for name in ALLOCATORS):
-        os.environ[ALLOCATORS[0]] = "expandable_segments:True"  # images and videos take turns
+    arrange()
     try:
         work()
     except JtError as error:

@@ -334,3 +334,16 @@ def test_a_command_asks_for_growing_segments_unless_the_user_says_otherwise(
     )
     assert ended.returncode == 0, ended.stderr
     assert f"allocator: {told}" in [line.strip() for line in ended.stdout.splitlines()]
+
+
+def test_commands_are_silent_of_kernels_that_no_recipe_asks_for(tmp_path):
+    """torchao and bitsandbytes, where they are installed, tell of those whenever diffusers is
+    imported."""
+    work = "from jtcore.cli import guarded\ndef work():\n    import diffusers.quantizers.torchao\n"
+    told = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", work + "guarded(work)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stderr == ""
