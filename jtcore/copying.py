@@ -11,6 +11,7 @@ from jtcore.errors import JtError
 MEMORY = Path("/proc/meminfo")
 GROUP = Path("/sys/fs/cgroup")  # of a container, its own
 GIB = 2**30
+PAGE = 4096
 
 
 class Copies:
@@ -38,17 +39,19 @@ class Copies:
             torch.cuda.current_stream(self.device).wait_event(done)
 
 
-def page_locked(count: int, device: torch.device, option: str) -> Tensor:  # (count,), uint8
+def page_locked(count: int, device: torch.device, option: str) -> Tensor:  # (at least count,)
     """Bytes of host memory; for a GPU they are pinned, which lets it copy while it computes.
 
     Raises JtError, naming the `option` that asks for them, where there are not as many.
     """
     require_host_memory(count, option)
-    memory = torch.empty(count, dtype=torch.uint8)
+    whole = -(-max(count, 1) // PAGE) * PAGE  # pages of its own: none can be pinned twice
+    memory = torch.empty(whole + PAGE, dtype=torch.uint8)
+    memory = memory[-memory.data_ptr() % PAGE :][:whole]
     if device.type == "cuda":
         # torch's own allocator of pinned memory takes the next power of two
         cudart, address = torch.cuda.cudart(), memory.data_ptr()
-        if int(problem := cudart.cudaHostRegister(address, count, 0)):
+        if int(problem := cudart.cudaHostRegister(address, whole, 0)):
             raise JtError(f"{option}: {count / GIB:.1f} GiB cannot be pinned (CUDA: {problem})")
         finalize(memory, cudart.cudaHostUnregister, address).atexit = False
     return memory
