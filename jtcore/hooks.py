@@ -77,8 +77,9 @@ def jt_choose_branches(stage: Stage, step: Step, rng: Random) -> Sequence[str] |
 
 @hookspec(firstresult=True)
 def jt_run_branch(branch: Branch, step: Step) -> Mapping[str, float | Tensor] | None:
-    """Run one branch forward and backward and return its scalars, tensors () best: the escape
-    hatch. Reading a number off a tensor waits for the device."""
+    """Run one branch forward and backward and return its scalars: the escape hatch.
+
+    Tensors () are best, for reading a number off one waits for the device."""
 
 
 @hookspec(firstresult=True)
