@@ -25,7 +25,7 @@ from jtcore.settings import DeepSpeed
 from jtcore.zero import generated
 
 SCRIPT = Path(__file__).parent / "processes/jt_run.py"
-LONG = 300  # s, for a machine that does other things as well
+LONG = 900  # s, for a machine that does other things as well
 DDP = {"kind": "ddp"}
 
 
