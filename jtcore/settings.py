@@ -18,8 +18,8 @@ class Memory:
     stream_blocks: so many frozen blocks are in host memory but for when they run (exact)
     stream_share: the same of that share of all blocks, whatever their number
     text_encoder: where captions are embedded (approximate: a CPU rounds otherwise than a GPU)
-    base: the linear weights of the frozen blocks in 8 or 4 bits (approximate: about 0.5 % off in
-        each weight's own scale for "int8", 2.5 % for "fp8", 9 % for "nf4"; see docs/memory.md)
+    base: the linear weights of the frozen blocks in 8 or 4 bits (approximate: pocket's answers are
+        off by 0.7 % with "int8", 2.4 % with "fp8" and 9 % with "nf4"; see docs/memory.md)
     optimizer: Adam's two moments in 8 bits (approximate), or both and their step on the host
         (exact)
     """
