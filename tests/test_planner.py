@@ -176,7 +176,7 @@ def test_a_size_or_preset_that_is_not_there_is_one_message(pocket_recipe, capsys
     assert cli.plan([pocket_recipe, "--preset", "16g"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("unknown preset '16g'; ")
-    assert said.endswith("there are 12g-nf4, 16g-exact, 16g-int8, 24g, 8g-exact\n")
+    assert all(name in said for name in ("12g-nf4", "16g-exact", "16g-int8", "24g", "8g-exact"))
 
 
 def test_help_answers_before_torch_is_imported():
