@@ -127,18 +127,3 @@ class EngineSettings:
     def __attrs_post_init__(self) -> None:
         if self.deepspeed is not None and self.kind != "deepspeed":
             raise ValueError(f'the table deepspeed needs kind = "deepspeed", found {self.kind!r}')
-        if self.kind == "deepspeed" and self.memory.optimizer is not None:
-            raise ValueError(
-                "memory.optimizer: DeepSpeed keeps the optimizer's state itself; take"
-                " deepspeed.offload_optimizer instead"
-            )
-        if self.memory.base is not None and self.deepspeed and self.deepspeed.stage == 3:
-            raise ValueError(
-                "memory.base: DeepSpeed's stage 3 divides whole weights; take stage 1 or 2, or"
-                " leave it out"
-            )
-        if self.memory.streams and self.deepspeed and self.deepspeed.stage == 3:
-            raise ValueError(
-                "memory.stream_blocks: DeepSpeed's stage 3 takes weights apart itself; take"
-                " deepspeed.offload_parameters instead"
-            )

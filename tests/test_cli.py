@@ -240,6 +240,7 @@ def test_the_list_has_every_kind_with_its_first_line(capsys):
         "formats:",
         "image_encoders:",
         "controls:",
+        "presets:",
         "observers and others:",
     ]
     assert (

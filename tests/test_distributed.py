@@ -348,12 +348,13 @@ def test_a_missing_deepspeed_is_told_with_its_cure(told, monkeypatch):
 
 def test_what_divided_weights_cannot_be_beside_is_refused(told, table):
     preview = {**table["sample"], "preview": {"every": 1}}
-    memory = {"stream_blocks": 1, "optimizer": "8bit"}
+    memory = {"stream_blocks": 1, "optimizer": "8bit", "base": "int8"}
     found = told({**zero(3), "compile": True, "memory": memory}, sample=preview)
     places = {problem.partition(":")[0] for problem in found}
     assert places >= {
         "engine.memory.stream_blocks",
         "engine.memory.optimizer",
+        "engine.memory.base",
         "engine.compile",
         "sample.preview",
     }

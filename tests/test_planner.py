@@ -84,7 +84,7 @@ def test_what_few_blocks_say_is_what_all_do():
 
 
 def test_parameters_are_those_that_there_are(measured):
-    given = recipe(POCKET)
+    given = recipe(POCKET, frames=8, size=(24, 24))
     found = measure(given, gpu=False)
     spec = given.backbone.spec
     backbone = spec.load(torch.device("cpu"), torch.float32)
@@ -109,7 +109,8 @@ def test_options_of_memory_do_what_they_are_for(measured):
     assert causes(stream_blocks=4)["weights"] == plain["weights"] - 2 * block
     assert causes(stream_share=1.0)["weights"] == plain["weights"] - 4 * block
     assert causes(checkpoints="host")["checkpoints"] < plain["checkpoints"]
-    assert plain["weights"] / 3 < causes(base="nf4")["weights"] < plain["weights"] / 2
+    # half a byte and a 64th of a float32 in place of two bytes, but for what is not packed
+    assert plain["weights"] / 4 < causes(base="nf4")["weights"] < plain["weights"] / 3
     assert causes(base="int8")["weights"] == pytest.approx(plain["weights"] / 2, rel=0.1)
     assert plain["optimizer"] == 8 * measured.adapters["one"].parameters
     assert causes(optimizer="host")["optimizer"] == 0

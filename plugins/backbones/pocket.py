@@ -104,7 +104,9 @@ class Pocket:
         return T5Text(self._tokenizer(), network, text.LENGTH)
 
     def text_network(self, device_type: str) -> TextNetwork:
-        network = self.load_text_encoder(torch.device("cpu")).network.to("meta")
+        loaded = self.load_text_encoder(torch.device("cpu")).network
+        with torch.device("meta"):  # built anew: what is moved there shares no weights any more
+            network = type(loaded)(loaded.config)
         return TextNetwork(network, text.LENGTH, text.WIDTH)
 
     def load_codec(self, device: torch.device) -> codec.PocketCodec:

@@ -173,13 +173,13 @@ def test_weights_in_few_bits_are_not_trained(recipe, write_recipe, capsys):
     [
         (
             {"kind": "deepspeed", "memory": {"optimizer": "8bit"}},
-            "engine: memory.optimizer: DeepSpeed keeps the optimizer's state itself; take"
-            " deepspeed.offload_optimizer instead",
+            "engine.memory.optimizer: DeepSpeed divides and moves the optimizer's state itself;"
+            " leave it out, or take engine.deepspeed.offload_optimizer",
         ),
         (
             {"kind": "deepspeed", "deepspeed": {"stage": 3}, "memory": {"base": "int8"}},
-            "engine: memory.base: DeepSpeed's stage 3 divides whole weights; take stage 1 or 2, or"
-            " leave it out",
+            "engine.memory.base: engine.deepspeed.stage = 3 divides the frozen weights, and none of"
+            " few bits; take stage = 2",
         ),
     ],
 )
