@@ -115,6 +115,7 @@ class ZeroEngine(Engine):
             verdict = nn.Parameter(torch.zeros(1, device=self.device))
             verdict.grad = torch.full_like(verdict, 0.0 if finite else float("inf"))
             nothing = torch.optim.SGD([verdict], lr=0.0)
+            self.scaler.scale(verdict.detach())  # it has no scale before it is first asked for one
             self.scaler.unscale_(nothing)
             self.scaler.step(nothing)
             self.scaler.update()

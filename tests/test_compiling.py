@@ -122,6 +122,7 @@ def test_image_and_video_are_compiled_once_each_whatever_saves_memory(
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")  # inductor's own
 def test_kernels_that_are_compiled_compute_the_same_to_rounding(backbone, adapter):
     plain = run(backbone, adapter, 3)
     compile_blocks(backbone)
