@@ -64,12 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = _parse(arguments)
     with tempfile.TemporaryDirectory() as folder:
         timed = load(given.ablation, Path(folder))
+        if given.like not in timed:
+            raise SystemExit(f"--like {given.like}: expected one of {', '.join(timed)}")
         for _ in range(given.rounds):
             for stages in timed.values():
                 for stage in stages:
                     stage.run(given.steps)
-    if given.like not in timed:
-        raise SystemExit(f"--like {given.like}: expected one of {', '.join(timed)}")
     print("\n".join([*table(timed), "", *grid(timed, given.like)]))
 
 

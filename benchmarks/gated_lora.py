@@ -13,32 +13,17 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from benchmarks.compare import Row, time_pair
+from benchmarks.reference_step import Unfused
 from jtcore.adapter import switched_on
 from jtcore.plugins import load_plugins
 
 WIDTH, TOKENS, RANK, DROPOUT = 1920, 2048, 128, 0.1
 
 
-class Reference(nn.Module):
-    """y = W x + b + mean(sigmoid(w x)) * dropout(U D x), one operation after another."""
-
-    def __init__(self, base: nn.Linear):
-        super().__init__()
-        self.base = base
-        self.down = nn.Linear(WIDTH, RANK, bias=False)
-        self.up = nn.Linear(RANK, WIDTH, bias=False)
-        self.gate = nn.Linear(WIDTH, 1, bias=False)
-        self.dropout = nn.Dropout(DROPOUT)
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, tokens, width)
-        gate = torch.sigmoid(self.gate(x)).mean(0).mean(0)
-        return self.base(x) + self.dropout(self.up(self.down(x))) * gate
-
-
 def measure() -> Iterator[Row]:
     """Seconds of forward and backward, and bytes kept for backward."""
     base = nn.Linear(WIDTH, WIDTH).requires_grad_(False)
-    reference = Reference(base)
+    reference = Unfused(base, RANK, DROPOUT)
     spec = load_plugins().find("adapters", "glora")(targets="", rank=RANK, dropout=DROPOUT)
     own = nn.Linear(WIDTH, WIDTH).requires_grad_(False)
     adapter = spec.attach(SimpleNamespace(targets=lambda query: {"layer": own}), {})
@@ -49,7 +34,7 @@ def measure() -> Iterator[Row]:
             own(x).square().mean().backward()
 
     def theirs() -> None:
-        reference(x).square().mean().backward()
+        reference(x, base(x)).square().mean().backward()
 
     yield time_pair(f"GLoRA layer, width {WIDTH}, rank {RANK}: step", ours, theirs)
     kept = [_kept(work) / 2**20 for work in (ours, theirs)]

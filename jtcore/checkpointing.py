@@ -20,12 +20,8 @@ from jtcore.copying import Copies, page_locked
 from jtcore.settings import Memory
 from jtcore.types import Backbone
 
-OF_CHECKPOINTING = (
-    "checkpoints",
-    "keep_blocks",
-    "stream_blocks",
-    "stream_share",
-)  # options that need it
+# options that need it
+OF_CHECKPOINTING = ("checkpoints", "keep_blocks", "stream_blocks", "stream_share")
 CPU = torch.device("cpu")
 PLAIN = Memory()
 

@@ -176,9 +176,8 @@ class _Divided:
         self.pending.close()  # with no gradient left to reduce
         self.zero.zero_grad(set_to_none=True)
         if self.at_once and self.options.stage == 3:  # where DeepSpeed adds to what it had before
-            for (
-                part
-            ) in self.zero._DeepSpeedZeroOptimizer_Stage3__param_id_to_grad_partition.values():
+            parts = self.zero._DeepSpeedZeroOptimizer_Stage3__param_id_to_grad_partition
+            for part in parts.values():
                 part.zero_()
         self.seen.clear()
 

@@ -1,8 +1,12 @@
 """Benchmarks run; what they find is not tested."""
 
 import re
+from pathlib import Path
 
-from benchmarks import adapter_overhead, data, low_bit_error, training_step
+import pytest
+
+from benchmarks import adapter_overhead, data, equal_time, gated_lora, low_bit_error, training_step
+from jtplugins.pocket.draw import draw
 
 TINY = ("data.motion.size=[64, 64]", "data.subject.size=[64, 64]", "adapter.joint.rank=2")
 NUMBER = r"[\d.e+-]+"
@@ -44,3 +48,51 @@ def test_bases_in_few_bits_are_compared_with_the_whole_one(capsys):
     low_bit_error.main(["--heads", "1", "--tokens", "4", "--clips", "2"])
     row = rf"^\| (\w+) \| {NUMBER}% \| {NUMBER}% \| {NUMBER}% \| {NUMBER}% \| .* ± {NUMBER}% \|$"
     assert re.findall(row, capsys.readouterr().out, re.M) == ["bf16", "int8", "fp8", "nf4"]
+
+
+def test_a_gated_layer_is_timed_beside_the_released_formula(monkeypatch):
+    for name, size in {"WIDTH": 8, "TOKENS": 4, "RANK": 2}.items():
+        monkeypatch.setattr(gated_lora, name, size)
+    step, kept = gated_lora.measure()
+    assert step.unit == "s" and kept.unit == "MiB" and kept.ours > 0 and kept.reference > 0
+
+
+@pytest.fixture
+def two_variants(tmp_path) -> Path:
+    """Of one recipe, the second with twice as many steps."""
+    draw(tmp_path / "task", "wug", "eightwise", pictures=2, videos=2)
+    recipe = Path(__file__).parent.parent / "recipes" / "jointtuner_pocket.toml"
+    grid = tmp_path / "grid.toml"
+    grid.write_text(
+        f"""
+        base = "{recipe}"
+        sample = false
+        metric = false
+        validation = false
+        data.subject.source = "{tmp_path}/task/subject"
+        data.motion.source = "{tmp_path}/task/motion"
+        stage.joint.warmup = 10
+        [variant.once]
+        stage.joint.steps = 20
+        [variant.twice]
+        stage.joint.steps = 40
+        """
+    )
+    return grid
+
+
+def test_variants_are_given_the_steps_of_as_much_time(two_variants, capsys):
+    equal_time.main([str(two_variants), "--like", "once", "--rounds", "2", "--steps", "1"])
+    told = capsys.readouterr().out
+    assert re.findall(r"^\| (\w+) \| joint \| (\d+) \|", told, re.M) == [
+        ("once", "20"),
+        ("twice", "40"),
+    ]
+    once, twice = re.findall(r"stage.joint.steps = (\d+)\nstage.joint.warmup = (\d+)", told)
+    assert once == ("20", "10")
+    assert float(twice[1]) == pytest.approx(float(twice[0]) / 4, abs=1)  # as it was
+
+
+def test_a_variant_that_is_not_there_is_told_before_anything_is_timed(two_variants):
+    with pytest.raises(SystemExit, match="--like third: expected one of once, twice"):
+        equal_time.main([str(two_variants), "--like", "third"])
