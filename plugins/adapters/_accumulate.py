@@ -1,4 +1,5 @@
-"""The arithmetic of a low-rank update: added to an output where it lies, dropout without copies.
+"""The arithmetic of a low-rank update: added to an output where it lies, and its gradient to that
+of the layer's input; dropout without copies.
 
 What autograd would keep of `output + dropout(strength * hidden @ up.T)` is as wide as the output,
 two or three times over. Here it keeps `hidden`, which is as wide as the rank, and what dropout
@@ -31,7 +32,18 @@ def linear(x: Tensor, weights: Sequence[Tensor], dropout: float = 0.0) -> Tensor
     if torch.compiler.is_compiling():
         matrix = _stacked(weights, x.dtype, x.is_cuda)
         return functional.linear(functional.dropout(x, dropout), matrix)
-    return _Linear.apply(x, dropout, *weights)
+    return _Linear.apply(x, dropout, x.dtype, *weights)[1]
+
+
+def tapped(
+    x: Tensor, weights: Sequence[Tensor], dropout: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """`x` again, and what `linear` answers of it in another type.
+
+    In backward the gradient of the first is written over with that of both: give it to a layer
+    that makes one of its own, as a product with a matrix does, and to nothing else.
+    """
+    return _Linear.apply(x, dropout, dtype, *weights)
 
 
 def add(
@@ -100,46 +112,48 @@ class _Added(Function):
 
 class _Linear(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, dropout: float, *weights: Tensor) -> Tensor:
-        flat = x.flatten(0, -2)
+    def forward(
+        ctx: Any, x: Tensor, dropout: float, dtype: torch.dtype, *weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        computed = x.to(dtype)
+        flat = computed.flatten(0, -2)
         ctx.aligned = kind_of(x.device) == "cuda"
-        matrix = _stacked(weights, x.dtype, ctx.aligned)
+        matrix = _stacked(weights, dtype, ctx.aligned)
         ctx.kept = _Kept(dropout, flat)
         if dropout:
             parts = [(flat[rows] * mask) @ matrix.T for rows, mask in ctx.kept.draw()]
             hidden = torch.cat(parts).mul_(ctx.kept.scale)
         else:
             hidden = flat @ matrix.T
-        trained = any(ctx.needs_input_grad[2:])
-        ctx.save_for_backward(x if trained else None, *weights, *ctx.kept.masks())
-        ctx.shape, ctx.count = x.shape, len(weights)
-        return hidden.view(*x.shape[:-1], len(matrix))
+        trained = any(ctx.needs_input_grad[3:])
+        ctx.save_for_backward(computed if trained else None, *weights, *ctx.kept.masks())
+        ctx.shape, ctx.dtype, ctx.count = x.shape, x.dtype, len(weights)
+        ctx.set_materialize_grads(False)
+        # the same memory, but no view of `x`
+        return x.data, hidden.view(*x.shape[:-1], len(matrix))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, of_same: Tensor | None, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        if gradient is None:
+            return of_same, None, None, *[None] * ctx.count
         x, *more = ctx.saved_tensors
         weights, masks = more[: ctx.count], more[ctx.count :]
         outer, matrix = gradient.flatten(0, -2), _stacked(weights, gradient.dtype, ctx.aligned)
-        flat = None if x is None else x.flatten(0, -2)
-        of_x = outer @ matrix if ctx.needs_input_grad[0] else None
-        of_rows = None
-        if not ctx.kept.drops:
-            of_rows = None if flat is None else outer.T @ flat
-        else:
-            outer = outer * ctx.kept.scale
-            of_rows = None if flat is None else _sum_of(matrix)
-            for rows, mask in ctx.kept.draw_again(masks):
-                if of_x is not None:
-                    of_x[rows].mul_(mask).mul_(ctx.kept.scale)
-                if flat is not None:
-                    of_rows += outer[rows].T @ mask.mul_(flat[rows])
+        outer = outer * ctx.kept.scale if ctx.kept.drops else outer
+        kept = ctx.kept.draw_again(masks)
+        onto = None
+        if ctx.needs_input_grad[0]:
+            onto = outer.new_zeros(ctx.shape, dtype=ctx.dtype) if of_same is None else of_same
+            onto = onto.contiguous()
+        of_rows = _backward_of_product(kept, x, outer, matrix, onto)
         of_each = [None] * len(weights)
         if of_rows is not None:
             counts = [len(weight) for weight in weights]
             parts = of_rows[: sum(counts)].split(counts)
             of_each = [part.to(one.dtype) for part, one in zip(parts, weights, strict=True)]
-        return None if of_x is None else of_x.view(ctx.shape), None, *of_each
+        # no view, so that autograd adds the next one to it where it lies
+        return None if onto is None else onto.data, None, None, *of_each
 
 
 class _Kept:
@@ -205,6 +219,37 @@ def _backward(
         torch.mm(inner, weight, out=of_scaled[rows])
         of_weight += inner.T @ scaled[rows]
     return of_scaled, of_weight
+
+
+def _backward_of_product(
+    kept: Iterable[tuple[slice, Tensor]] | None,
+    x: Tensor | None,
+    gradient: Tensor,
+    matrix: Tensor,
+    onto: Tensor | None,
+) -> Tensor | None:
+    """Of the gradient (n, rows) of `x @ matrix.T`: that of the matrix (rows, in), where there is
+    an `x` (..., in), and that of `x`, added to `onto` (..., in)."""
+    x = None if x is None else x.flatten(0, -2)
+    onto = None if onto is None else onto.view(-1, matrix.shape[1])
+    if kept is None:
+        if onto is not None:
+            _add_product(onto, gradient, matrix)
+        return None if x is None else gradient.T @ x
+    of_matrix = None if x is None else _sum_of(matrix)
+    for rows, mask in kept:
+        if onto is not None:
+            onto[rows].addcmul_(gradient[rows] @ matrix, mask)
+        if x is not None:
+            of_matrix += gradient[rows].T @ mask.mul_(x[rows])
+    return of_matrix
+
+
+def _add_product(onto: Tensor, left: Tensor, right: Tensor) -> None:
+    if onto.dtype == left.dtype:
+        onto.addmm_(left, right)
+    else:
+        onto.add_(left @ right)
 
 
 def _stacked(weights: Sequence[Tensor], dtype: torch.dtype, aligned: bool) -> Tensor:

@@ -12,7 +12,7 @@ from jtcore import JtError
 from jtcore.adapter import Adapter
 from jtcore.types import Backbone, Pass
 
-from ._accumulate import add, linear
+from ._accumulate import add, linear, tapped
 
 Init = Literal["normal", "kaiming"]
 Side = Literal["input", "output"]
@@ -40,8 +40,17 @@ class LinearAdapter(Adapter):
         self.compiles = not any(isinstance(update, Bank) for update in self.updates.values())
         for name, update in self.updates.items():
             place(self, name, update)
+            if isinstance(update, LowRank) and name not in first_detached:
+                targets[name].register_forward_pre_hook(partial(self._tap, update))
             hook = partial(self._add, update, name in first_detached)
             targets[name].register_forward_hook(hook)
+
+    def _tap(
+        self, update: "LowRank", linear: nn.Linear, inputs: tuple[Tensor, ...]
+    ) -> Tensor | None:  # (N, ..., in), or None to leave the input as it is
+        if self.current is None or not self.training or torch.compiler.is_compiling():
+            return None
+        return update.tap(inputs[0])
 
     def _add(
         self,
@@ -110,16 +119,36 @@ class LowRank(nn.Module):
     def forward(self, x: Tensor, now: Pass, output: Tensor | None = None) -> Tensor:
         """The update of an input (N, ..., in), (N, ..., out), or an `output` with it added, which
         may be written over."""
-        hidden, strength = self.hidden(x.to(computed_in(x)), now)
+        product = getattr(x, "products", {}).get(self)
+        if product is None:
+            product = linear(x.to(computed_in(x)), self.rows(), self._chance("input"))
+        hidden, strength = self.hidden(product, now)
         return add(output, hidden, strength, self.up.weight, self._chance("output"))
 
-    def hidden(self, x: Tensor, now: Pass) -> tuple[Tensor, float | Tensor]:
-        """`down(x)`, (N, ..., rank), and what each sample's is multiplied with, (B,) or a number.
+    def tap(self, x: Tensor) -> Tensor | None:
+        """The input (N, ..., in) again for the linear itself, with the product that `forward` makes
+        of it made already: the linear's gradient of its input is then added to in place.
+
+        The product travels with that tensor, and is gone with it. None where no gradient of the
+        input is asked for, or where the weights come only when `forward` is called.
+        """
+        if not (torch.is_grad_enabled() and x.requires_grad and self.down.weight.numel()):
+            return None
+        same, product = tapped(x, self.rows(), self._chance("input"), computed_in(x))
+        same.products = {**getattr(x, "products", {}), self: product}
+        return same
+
+    def rows(self) -> tuple[Tensor, ...]:
+        """The weights (rows, in) that are multiplied with the input in one product."""
+        return (self.down.weight,)
+
+    def hidden(self, product: Tensor, now: Pass) -> tuple[Tensor, float | Tensor]:
+        """Of that product (N, ..., all rows), `down(x)` (N, ..., rank), and what each sample's is
+        multiplied with, (B,) or a number.
 
         That is done at the width of the rank: activations are what training keeps.
         """
-        hidden = linear(x, [self.down.weight], self._chance("input"))
-        return hidden, self.scaling * of_each(now)
+        return product, self.scaling * of_each(now)
 
     def sampled(self) -> "LowRank":
         """What is on where samples are generated."""

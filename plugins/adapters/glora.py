@@ -13,7 +13,6 @@ from jtcore.adapter import Adapter
 from jtcore.targets import Targets
 from jtcore.types import Backbone, Pass
 
-from ._accumulate import linear
 from ._linear import (
     Init,
     LinearAdapter,
@@ -95,11 +94,14 @@ class GatedLowRank(LowRank):
         self.over = options.gate_over
         self.last: Tensor | None = None  # (), the mean gate; a recomputed forward finds the same
 
-    def hidden(self, x: Tensor, now: Pass) -> tuple[Tensor, Tensor]:
-        """`down(x)` and the gates' mean, (B,), out of one product: the gate is one row more."""
-        found = linear(x, (self.down.weight, self.gate.weight))
+    def rows(self) -> tuple[Tensor, ...]:
+        """The gate is one row more."""
+        return self.down.weight, self.gate.weight
+
+    def hidden(self, product: Tensor, now: Pass) -> tuple[Tensor, Tensor]:
+        """`down(x)` and the gates' mean, (B,), out of one product."""
         rank = len(self.down.weight)
-        hidden, logits, _ = found.split([rank, 1, found.shape[-1] - rank - 1], -1)
+        hidden, logits, _ = product.split([rank, 1, product.shape[-1] - rank - 1], -1)
         samples = 1 if self.over == "batch" else now.batch
         gate = logits.float().sigmoid().reshape(samples, -1).mean(1).expand(now.batch)
         self.last = gate.detach().mean()

@@ -15,7 +15,7 @@ from jtcore.adapter import Adapter, switched_on
 from jtcore.reckoning import reckoned_as
 from jtcore.targets import match_targets
 from jtplugins.adapters import _accumulate
-from jtplugins.adapters._accumulate import add, linear
+from jtplugins.adapters._accumulate import add, linear, tapped
 from jtplugins.adapters.glora import GLoRA
 from jtplugins.adapters.lora import LoRA
 
@@ -85,6 +85,29 @@ def test_the_gradients_of_stacked_weights_are_their_finite_differences(
     work = seeded(lambda x, *weights: linear(x, weights, dropout))
     with in_parts_of(2 * WIDTH if parted else 2**24), reckoned_as(device):
         assert gradcheck(work, (x, *weights))
+
+
+@cases
+def test_a_tapped_input_has_the_gradients_of_the_layer_and_of_the_product(device, dropout, parted):
+    torch.manual_seed(0)
+    x, layer, weights = draw(BATCH, 3, WIDTH), draw(OUT, WIDTH), [draw(RANK, WIDTH)]
+
+    @seeded
+    def work(x: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor]:
+        same, product = tapped(x, weights, dropout, x.dtype)
+        return same @ layer.detach().T, product
+
+    with in_parts_of(2 * WIDTH if parted else 2**24), reckoned_as(device):
+        assert gradcheck(work, (x, *weights))
+
+
+@pytest.mark.parametrize("unused", [0, 1])
+def test_a_tapped_input_has_the_gradient_of_what_was_used_alone(unused):
+    x, weight = draw(BATCH, 3, WIDTH), draw(RANK, WIDTH)
+    used = tapped(x, [weight], 0.0, x.dtype)[1 - unused]
+    plain = (x @ weight.T) if unused == 0 else x
+    own, expected = (torch.autograd.grad(each.sin().sum(), x)[0] for each in (used, plain))
+    torch.testing.assert_close(own, expected)
 
 
 @frozen(eq=False)
@@ -197,6 +220,36 @@ def test_an_update_is_written_where_the_layers_output_lies():
     x = torch.randn(BATCH, TOKENS, WIDTH, requires_grad=True)
     with switched_on(dict.fromkeys(adapters, 1.0), BATCH):
         assert backbone.denoiser.layer(x).data_ptr() == places[0]
+
+
+@pytest.mark.parametrize("side", ["input", "output"])
+def test_the_gradient_of_an_input_is_written_where_that_of_the_layer_lies(side):
+    backbone, places = OneLayer.of(torch.float32), []
+
+    def watch(layer: nn.Linear, inputs: tuple[Tensor, ...]) -> None:
+        inputs[0].register_hook(lambda gradient: places.append(gradient.data_ptr()))
+
+    adapters = [trained(LoRA("all", RANK, dropout_on=side), backbone)]
+    adapters.append(trained(GLoRA("all", RANK), backbone))
+    backbone.denoiser.layer.register_forward_pre_hook(watch)
+    x = torch.randn(BATCH, TOKENS, WIDTH, requires_grad=True)
+    with switched_on(dict.fromkeys(adapters, 1.0), BATCH):
+        found = gradients(backbone.denoiser.layer(x), x, adapters[0])
+    assert found[0].data_ptr() == places[0]
+
+
+def test_an_update_and_a_layer_of_other_types_share_the_gradient_of_their_input():
+    backbone = OneLayer.of(torch.bfloat16)
+    adapter = trained(LoRA("all", RANK, dropout=0.0), backbone)
+    x = torch.randn(BATCH, TOKENS, WIDTH, requires_grad=True)
+    down, up = adapter.parameters()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = gradients(backbone(adapter, x), x, adapter)
+        linear = nn.functional.linear
+        plain = backbone.denoiser.layer(x) + linear(linear(x, down), up)
+        expected = gradients(plain, x, adapter)
+    for own, other in zip(found, expected, strict=True):
+        assert (own - other).norm() < 2e-2 * other.norm()
 
 
 def test_an_output_that_its_own_backward_needs_is_left_as_it_is():
