@@ -81,6 +81,12 @@ def run(backbone: CogVideoXBackbone, adapter: Adapter, frames: int) -> list[Tens
     return [found.detach(), *gradients]
 
 
+def alike(found: list[Tensor], expected: list[Tensor]) -> bool:
+    """The same prediction, and gradients up to the order in which theirs of inputs are added."""
+    torch.testing.assert_close(found[1:], expected[1:], rtol=1e-4, atol=1e-6)
+    return torch.equal(found[0], expected[0])
+
+
 def graphs() -> int:
     return counters["stats"]["unique_graphs"]
 
@@ -92,9 +98,9 @@ def test_all_blocks_share_what_is_compiled_of_one_and_later_steps_compile_nothin
     monkeypatch.setattr(compiling, "BACKEND", "eager")
     plain = run(backbone, adapter, 1)
     compile_blocks(backbone)
-    assert all(map(torch.equal, run(backbone, adapter, 1), plain))
+    assert alike(run(backbone, adapter, 1), plain)
     assert graphs() == 2  # to the first block's input no gradient flows
-    assert all(map(torch.equal, run(backbone, adapter, 1), plain))
+    assert alike(run(backbone, adapter, 1), plain)
     with torch.no_grad():
         latents, text = torch.randn(1, 2, 3, 4, 4), torch.randn(1, 3, 8)
         backbone.predict(latents, torch.tensor([5]), text)
@@ -116,7 +122,7 @@ def test_image_and_video_are_compiled_once_each_whatever_saves_memory(
     compile_blocks(backbone)
     for _ in range(2):
         for frames in (1, 3):
-            assert all(map(torch.equal, run(backbone, adapter, frames), plain[frames]))
+            assert alike(run(backbone, adapter, frames), plain[frames])
     assert graphs() == 4
     assert not counters["graph_break"]
 
