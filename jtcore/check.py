@@ -220,8 +220,7 @@ def _model(recipe: Recipe) -> Problems:
             yield f"sample.{problem}"
     yield from attention_problems(recipe, backbone)
     attached = attach_adapters(recipe.adapter, backbone, recipe.seed)
-    problems = memory_problems(recipe.engine.memory, backbone, attached)
-    yield from (f"engine.memory.{problem}" for problem in problems)
+    yield from placing_problems(recipe.engine.memory, backbone, attached)
     if recipe.engine.compile:
         device = choose_device(recipe.engine)
         problems = compile_problems(recipe, backbone, attached, device)
@@ -238,6 +237,21 @@ def _model(recipe: Recipe) -> Problems:
             known_captions(recipe.data[each] for each in sorted(streams)), asked
         ):
             yield f"adapter.{name}: {problem}"
+
+
+def placing_problems(
+    memory: Memory, backbone: Backbone, adapters: Mapping[str, Adapter]
+) -> Problems:
+    """Blocks, or the text encoder, that cannot be where they are asked to be."""
+    for problem in memory_problems(memory, backbone, adapters):
+        yield f"engine.memory.{problem}"
+    for name, adapter in adapters.items() if memory.text_encoder == "host" else ():
+        if adapter.reads_text:
+            yield (
+                f"engine.memory.text_encoder: with adapter.{name} the text encoder is on the device"
+                ' beside the denoiser in each pass, and not on the "host"; take "device", or leave'
+                " the adapter out"
+            )
 
 
 def schedule_problems(settings: Sampling, adapters: Mapping[str, Adapter]) -> Iterator[str]:
