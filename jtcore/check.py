@@ -102,13 +102,18 @@ def _frames(recipe: Recipe) -> Problems:
 
 def _sampling(recipe: Recipe) -> Problems:
     if recipe.sample:
-        try:
-            recipe.backbone.spec.latent_shape(recipe.sample.frames, *recipe.sample.size)
-        except ValueError as error:
-            yield f"sample: {error}"
+        yield from sampled_shape_problems(recipe.sample, recipe.backbone.spec)
         if recipe.sample.noise_prior:
             problems = prior_problems(recipe.sample)
             yield from (f"sample.noise_prior.video: {problem}" for problem in problems)
+
+
+def sampled_shape_problems(settings: Sampling, spec: BackboneSpec) -> Problems:
+    """Frames and size that the backbone cannot sample."""
+    try:
+        spec.latent_shape(settings.frames, *settings.size)
+    except ValueError as error:
+        yield f"sample: {error}"
 
 
 def _metrics(recipe: Recipe) -> Problems:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from attrs import asdict, frozen
 
-from jtcore.data import captions, reference_files
+from jtcore.check import sampled_shape_problems
+from jtcore.data import captions, reference_files, shape_problems
 from jtcore.errors import JtError
 from jtcore.planner.estimate import Estimate, estimate
 from jtcore.planner.measure import Measured, Part, measure
@@ -62,6 +63,8 @@ class Plan:
 def make_plan(recipe: Recipe, room: int | None, speed: float, processes: int) -> Plan:
     """For a card with `room` bytes, if any, that computes with `speed` operations a second. Raises
     JtError."""
+    if problems := list(_shape_problems(recipe)):
+        raise JtError(problems)
     gpu = recipe.engine.device != "cpu"
     measured = measure(recipe, gpu)
     found = estimate(recipe, measured, recipe.engine.memory, processes)
@@ -97,6 +100,14 @@ def make_plan(recipe: Recipe, room: int | None, speed: float, processes: int) ->
         fits,
         tuple(proposals),
     )
+
+
+def _shape_problems(recipe: Recipe) -> Iterator[str]:
+    spec = recipe.backbone.spec
+    for name, data in recipe.used_data.items():
+        yield from shape_problems(f"data.{name}", data, spec)
+    if recipe.sample:
+        yield from sampled_shape_problems(recipe.sample, spec)
 
 
 def _kept_share(recipe: Recipe, measured: Measured) -> float:
