@@ -63,6 +63,7 @@ def _read(given: Namespace) -> Recipe:
             f"{given.recipe}: an ablation has several recipes; plan its base, or name a variant's"
             " changes with --set"
         )
+    table = {key: value for key, value in table.items() if key != "seeds"}  # each needs as much
     folders = [*table.get("plugins", {}).get("folders", []), *given.plugin_folder]
     recipe = build_recipe(table, load_plugins(folders))
     spec = recipe.backbone.spec

@@ -23,6 +23,7 @@ OVERHEAD = {  # shares of time, beside what copies take that nothing hides
     "nf4": 0.2,
     "8bit": 0.01,
 }
+SPARE = 0.05  # of the room, that is not spent on speed: predictions are off by as much
 
 
 @frozen
@@ -83,7 +84,8 @@ class Search:
         while least < most:
             middle = (least + most + 1) // 2
             tried = evolve(memory, keep_blocks=middle)
-            if estimate(recipe, measured, tried, self.processes).worst.needed <= self.room:
+            needed = estimate(recipe, measured, tried, self.processes).worst.needed
+            if needed <= (1 - SPARE) * self.room:
                 least = middle
             else:
                 most = middle - 1
