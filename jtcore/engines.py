@@ -17,7 +17,7 @@ def make_engine(settings: EngineSettings, processes: Processes = ALONE) -> Engin
 
         return AveragingEngine(settings, processes)
     if settings.kind == "deepspeed":
-        from jtcore.zero import ZeroEngine
+        from jtcore.zero.engine import ZeroEngine
 
         return ZeroEngine(settings, processes)
     return Engine(settings, processes)

@@ -22,7 +22,7 @@ from jtcore.errors import JtError
 from jtcore.processes import Place, first_node, meeting_point, place_of
 from jtcore.recipe import build_recipe
 from jtcore.settings import DeepSpeed
-from jtcore.zero import generated
+from jtcore.zero.library import generated
 
 SCRIPT = Path(__file__).parent / "processes/jt_run.py"
 LONG = 900  # s, for a machine that does other things as well
