@@ -14,7 +14,7 @@ from jtcore.compiling import compile_problems
 from jtcore.controls import control_problems
 from jtcore.data import data_problems, known_captions, reference_files
 from jtcore.engine import DTYPES, choose_device
-from jtcore.engines import engine_problems
+from jtcore.engines import engine_problems, reduction_problems
 from jtcore.errors import JtError
 from jtcore.inversion import prior_problems
 from jtcore.kernels import kernel_problem
@@ -226,6 +226,7 @@ def _model(recipe: Recipe) -> Problems:
     yield from attention_problems(recipe, backbone)
     attached = attach_adapters(recipe.adapter, backbone, recipe.seed)
     yield from placing_problems(recipe.engine.memory, backbone, attached)
+    yield from reduction_problems(recipe, attached)
     if recipe.engine.compile:
         device = choose_device(recipe.engine)
         problems = compile_problems(recipe, backbone, attached, device)

@@ -82,6 +82,8 @@ class Divided:
         return self.weights.whole(parameters)
 
     def clear(self) -> None:
+        for parameter in self.parameters:  # DeepSpeed would ask for a stream, also on a CPU
+            parameter.grad = None
         self.zero.zero_grad(set_to_none=True)
         self.pending.close()  # with no gradient left to reduce
         self.zero.zero_grad(set_to_none=True)
