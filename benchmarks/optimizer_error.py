@@ -9,9 +9,12 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from itertools import pairwise
+from functools import partial
+from itertools import pairwise, product
 from math import nan
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -59,10 +62,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         say("| --- | --- | --- | --- | --- | --- |")
         told = ["| rank | adapter's difference | of weights that begin at 0 | seeds' |"]
         told.append("| --- | --- | --- | --- |")
+        work = list(product(given.ranks, (None, "8bit"), given.seeds))
+        with ProcessPoolExecutor(given.jobs, get_context("spawn")) as pool:
+            runs = pool.map(partial(train, given.recipe, given.steps), *zip(*work, strict=True))
+            found = dict(zip(work, runs, strict=True))
         for rank in given.ranks:
             plain, few = (
-                [train(given.recipe, rank, seed, given.steps, kept) for seed in given.seeds]
-                for kept in (None, "8bit")
+                [found[rank, kept, seed] for seed in given.seeds] for kept in (None, "8bit")
             )
             say(loss_row(rank, plain, few))
             told.append(weights_row(rank, plain, few))
@@ -70,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             say(line)
 
 
-def train(recipe: str, rank: int, seed: int, steps: int | None, kept: str | None) -> Trained:
+def train(recipe: str, steps: int | None, rank: int, kept: str | None, seed: int) -> Trained:
     """Run a recipe's training and validation."""
     changes = [f"adapter.joint.rank={rank}", f"seed={seed}", "sample=false", "metric=false"]
     changes += [f"stage.joint.steps={steps}"] if steps else []
@@ -144,6 +150,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--recipe", default="jointtuner_pocket", help="with an adapter `joint`")
     parser.add_argument("--ranks", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--steps", type=int, help="default: the recipe's")
     parser.add_argument("--out", type=Path, help="a folder, in which the table is written too")
     given = parser.parse_args(arguments)

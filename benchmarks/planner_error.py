@@ -37,7 +37,6 @@ from jtcore.types import Step
 
 Say = Callable[[str], None]
 TEXT = (226, 4096)  # L, D
-CLIP = {"frames": 49, "size": [480, 720]}
 PUBLISHED: Sequence[tuple[str, dict[str, Any], float]] = (  # GiB at the most, on an A100
     ("5B, rank 64", {"config": "5b", "rank": 64}, 20.818),
     ("5B, rank 256", {"config": "5b", "rank": 256}, 22.119),
@@ -49,7 +48,6 @@ PUBLISHED: Sequence[tuple[str, dict[str, Any], float]] = (  # GiB at the most, o
     ("2B, rank 64, no checkpointing", {"config": "2b", "rank": 64, "checkpointed": False}, 44.3),
     ("2B, rank 256, no checkpointing", {"config": "2b", "rank": 256, "checkpointed": False}, 45.8),
 )
-SMALL = {"frames": 9, "size": [64, 96]}
 CASES: Mapping[str, dict[str, Any]] = {
     "pocket": {"backbone": "pocket"},
     "pocket, batch 4": {"backbone": "pocket", "batch": 4},
@@ -124,10 +122,19 @@ def published(say: Say, only: str) -> None:
             )
 
 
-def published_recipe(config: str, rank: int, batch: int = 1, checkpointed: bool = True) -> Recipe:
+def published_recipe(
+    config: str,
+    rank: int,
+    batch: int = 1,
+    checkpointed: bool = True,
+    frames: int = 49,
+    layers: int | None = None,
+) -> Recipe:
     backbone = {"kind": "cogvideox", "weights": "random", "config": config}
+    backbone |= {"layers": layers} if layers else {}
     engine = {"precision": "bf16" if config == "5b" else "fp16"}
-    return _recipe(backbone, CLIP | {"batch": batch}, "lora", rank, engine, checkpointed)
+    data = {"frames": frames, "size": [480, 720], "batch": batch}
+    return _recipe(backbone, data, "lora", rank, engine, checkpointed)
 
 
 def measured(say: Say, gpu: bool, only: str) -> None:
