@@ -80,7 +80,7 @@ class DeepSpeed:
     """What is divided among processes, by DeepSpeed's ZeRO; all of it exact
 
     stage: 1 divides the optimizer's state, 2 the reduced gradients as well, 3 also the weights of
-        denoiser and adapters, which are gathered module by module
+        the denoiser and those trained in their place, which are gathered module by module
     offload_optimizer: the optimizer's state is in host memory, and its step computed there
     offload_parameters: the divided weights of stage 3 are in host memory
     bucket: so many numbers are reduced at once. Where more are trained, gradients are reduced while

@@ -54,13 +54,13 @@ class DividedWeights(WholeWeights):
     def __init__(self, adapters: Mapping[str, Adapter], denoiser: nn.Module) -> None:
         self.adapters, self.root = tuple(adapters.values()), denoiser
         self.replacements = [
-            (denoiser.get_submodule(name), adapter.get_submodule(name).parameters(recurse=False))
+            (denoiser.get_submodule(name), parameter)
             for adapter in self.adapters
             for name in adapter.replaced()
+            for parameter in adapter.get_submodule(name).parameters(recurse=False)
         ]
-        self.replacements = [(module, tuple(own)) for module, own in self.replacements]
-        large = {parameter for _, own in self.replacements for parameter in own}
-        trained = [parameter for adapter in self.adapters for parameter in adapter.parameters()]
+        large = {parameter for _, parameter in self.replacements}
+        trained = list(nn.ModuleList(self.adapters).parameters())
         self.small = [parameter for parameter in trained if parameter not in large]
         self.held = ExitStack()
         denoiser.add_module(INSIDE, nn.ParameterList(trained))
@@ -68,15 +68,15 @@ class DividedWeights(WholeWeights):
 
     def begin(self, zero: Any) -> None:
         self.gathered = zero.GatheredParameters
-        for module, own in self.replacements:
-            for parameter in own:
-                zero.register_external_parameter(module, parameter)
+        for module, parameter in self.replacements:
+            zero.register_external_parameter(module, parameter)
         for module in self.root.modules():
             self._gather_first(module)
         self.hold()
 
     def whole(self, parameters: Sequence[nn.Parameter]) -> AbstractContextManager:
-        divided = [p for p in parameters if all(p is not one for one in self.small)]
+        small = {id(parameter) for parameter in self.small}
+        divided = [parameter for parameter in parameters if id(parameter) not in small]
         return self.gathered(divided) if divided else nullcontext()
 
     def let_go(self) -> None:

@@ -106,7 +106,10 @@ def assert_trains_alike(kind: str, way: str, checkpoints: bool) -> None:
         assert_alike(parts.stage(*trained), plain.stage(*trained))
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "way",
+    [way if way == "at the end" else pytest.param(way, marks=pytest.mark.slow) for way in WAYS],
+)
 def test_all_weights_of_blocks_that_have_some_of_their_own_train_as_on_one_process(way):
     assert_trains_alike("wan", way, checkpoints=True)
 
