@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from attrs import evolve
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -23,6 +24,7 @@ from jtcore.planner.search import SPARE, Search
 from jtcore.plugins import load_plugins
 from jtcore.recipe import build_recipe
 from jtcore.settings import Memory
+from jtcore.structure import structure_component
 
 DIT = {"kind": "cogvideox", "weights": "random", "config": "5b", "layers": 6}
 POCKET = {"kind": "pocket", "weights": "random"}
@@ -97,6 +99,25 @@ def test_parameters_are_those_that_there_are(measured):
     assert found.parts["text encoder"].parameters == sum(p.numel() for p in text.parameters())
     assert measured.parts["text encoder"].parameters == 4_762_310_656  # T5 XXL's encoder
     assert measured.parts["codec"].parameters == 215_583_907
+
+
+def test_words_are_planned_where_there_is_no_tokenizer():
+    given = recipe({"kind": "zeroscope", "weights": "random", "width": 32}, 2)
+    (token,) = (
+        structure_component("adapters", each, load_plugins())
+        for each in [{"kind": "token", "word": "sks", "initial": "small cat", "vectors": 2}]
+    )
+    found = measure(evolve(given, adapter={"one": token}), gpu=True)
+    assert found.adapters["one"].parameters == 2 * 2 * 1024  # a vector for each word, twice
+    assert found.reads_text and found.passes["one"][0].work.backward > 0
+
+
+def test_a_loss_that_looks_at_words_is_planned_whatever_the_captions(pocket_recipe, capsys):
+    plain = planned(capsys, pocket_recipe)
+    loss = 'stage.one.branch.one.losses.words={kind="attention", phrase="wug"}'
+    masks = "data.clips.masks=nowhere"
+    watched = planned(capsys, pocket_recipe, "--set", loss, "--set", masks)
+    assert watched["needed"] >= plain["needed"]
 
 
 def test_options_of_memory_do_what_they_are_for(measured):
