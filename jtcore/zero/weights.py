@@ -75,8 +75,8 @@ class DividedWeights(WholeWeights):
         self.hold()
 
     def whole(self, parameters: Sequence[nn.Parameter]) -> AbstractContextManager:
-        small = {id(parameter) for parameter in self.small}
-        divided = [parameter for parameter in parameters if id(parameter) not in small]
+        held = set(self.small)
+        divided = [parameter for parameter in parameters if parameter not in held]
         return self.gathered(divided) if divided else nullcontext()
 
     def let_go(self) -> None:

@@ -106,11 +106,13 @@ def assert_trains_alike(kind: str, way: str, checkpoints: bool) -> None:
         assert_alike(parts.stage(*trained), plain.stage(*trained))
 
 
-@pytest.mark.parametrize(
-    "way",
-    [way if way == "at the end" else pytest.param(way, marks=pytest.mark.slow) for way in WAYS],
-)
-def test_all_weights_of_blocks_that_have_some_of_their_own_train_as_on_one_process(way):
+def test_all_weights_of_blocks_that_have_some_of_their_own_train_as_on_one_process():
+    assert_trains_alike("wan", "at the end", checkpoints=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["at once", "offloaded"])
+def test_all_weights_are_trained_however_they_are_reduced_and_kept(way):
     assert_trains_alike("wan", way, checkpoints=True)
 
 
