@@ -20,8 +20,8 @@ class Memory:
     text_encoder: where captions are embedded (approximate: a CPU rounds otherwise than a GPU)
     base: the linear weights of the frozen blocks in 8 or 4 bits (approximate: pocket's answers are
         off by 0.7 % with "int8", 2.4 % with "fp8" and 9 % with "nf4"; see docs/memory.md)
-    optimizer: Adam's two moments in 8 bits (approximate), or both and their step on the host
-        (exact)
+    optimizer: Adam's two moments in 8 bits (approximate: weights of a recipe of pocket end 6 % off,
+        and its held-out loss by 0.02 % ± 0.10 %), or both and their step on the host (exact)
     """
 
     checkpoints: Literal["device", "host"] = "device"
