@@ -28,6 +28,7 @@ class Adapter(nn.Module):
     reach: "Reach"  # what core found when it was attached
     scales_samples = True  # whether each sample of a pass may have a scale of its own
     reads_text = False  # whether the text encoder is beside the denoiser while it is on
+    varies = False  # whether a batch's data decide which of its weights a pass uses
     compiles = False  # whether its hooks may be compiled into the denoiser's blocks
 
     def scalars(self) -> Mapping[str, Tensor]:
@@ -45,7 +46,8 @@ class Adapter(nn.Module):
         return []
 
     def replaced(self) -> Collection[str]:
-        """The denoiser's modules, by name, that have weights of this adapter in place of theirs."""
+        """The denoiser's modules, by name, that while they are called have weights of this adapter
+        in place of theirs: those of its own submodule of that name."""
         return ()
 
     def read(self) -> Collection[str]:

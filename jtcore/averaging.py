@@ -62,11 +62,13 @@ def used_anywhere(parameters: Sequence[nn.Parameter]) -> list[bool]:
 def buckets(parameters: Sequence[nn.Parameter], most: int) -> Iterator[list[nn.Parameter]]:
     """In order, with at most so many numbers together, or one parameter with more."""
     bucket: list[nn.Parameter] = []
+    numbers = 0
     for parameter in parameters:
-        if bucket and sum(p.numel() for p in bucket) + parameter.numel() > most:
+        if bucket and numbers + parameter.numel() > most:
             yield bucket
-            bucket = []
+            bucket, numbers = [], 0
         bucket.append(parameter)
+        numbers += parameter.numel()
     if bucket:
         yield bucket
 

@@ -14,7 +14,7 @@ from jtcore.compiling import compile_problems
 from jtcore.controls import control_problems
 from jtcore.data import data_problems, known_captions, reference_files
 from jtcore.engine import DTYPES, choose_device
-from jtcore.engines import engine_problems
+from jtcore.engines import engine_problems, reduction_problems
 from jtcore.errors import JtError
 from jtcore.inversion import prior_problems
 from jtcore.kernels import kernel_problem
@@ -102,13 +102,18 @@ def _frames(recipe: Recipe) -> Problems:
 
 def _sampling(recipe: Recipe) -> Problems:
     if recipe.sample:
-        try:
-            recipe.backbone.spec.latent_shape(recipe.sample.frames, *recipe.sample.size)
-        except ValueError as error:
-            yield f"sample: {error}"
+        yield from sampled_shape_problems(recipe.sample, recipe.backbone.spec)
         if recipe.sample.noise_prior:
             problems = prior_problems(recipe.sample)
             yield from (f"sample.noise_prior.video: {problem}" for problem in problems)
+
+
+def sampled_shape_problems(settings: Sampling, spec: BackboneSpec) -> Problems:
+    """Frames and size that the backbone cannot sample."""
+    try:
+        spec.latent_shape(settings.frames, *settings.size)
+    except ValueError as error:
+        yield f"sample: {error}"
 
 
 def _metrics(recipe: Recipe) -> Problems:
@@ -220,8 +225,8 @@ def _model(recipe: Recipe) -> Problems:
             yield f"sample.{problem}"
     yield from attention_problems(recipe, backbone)
     attached = attach_adapters(recipe.adapter, backbone, recipe.seed)
-    problems = memory_problems(recipe.engine.memory, backbone, attached)
-    yield from (f"engine.memory.{problem}" for problem in problems)
+    yield from placing_problems(recipe.engine.memory, backbone, attached)
+    yield from reduction_problems(recipe, attached)
     if recipe.engine.compile:
         device = choose_device(recipe.engine)
         problems = compile_problems(recipe, backbone, attached, device)
@@ -238,6 +243,21 @@ def _model(recipe: Recipe) -> Problems:
             known_captions(recipe.data[each] for each in sorted(streams)), asked
         ):
             yield f"adapter.{name}: {problem}"
+
+
+def placing_problems(
+    memory: Memory, backbone: Backbone, adapters: Mapping[str, Adapter]
+) -> Problems:
+    """Blocks, or the text encoder, that cannot be where they are asked to be."""
+    for problem in memory_problems(memory, backbone, adapters):
+        yield f"engine.memory.{problem}"
+    for name, adapter in adapters.items() if memory.text_encoder == "host" else ():
+        if adapter.reads_text:
+            yield (
+                f"engine.memory.text_encoder: with adapter.{name} the text encoder is on the device"
+                ' beside the denoiser in each pass, and not on the "host"; take "device", or leave'
+                " the adapter out"
+            )
 
 
 def schedule_problems(settings: Sampling, adapters: Mapping[str, Adapter]) -> Iterator[str]:

@@ -38,6 +38,11 @@ class Copies:
         if done is not None:
             torch.cuda.current_stream(self.device).wait_event(done)
 
+    def finish(self, done: "torch.cuda.Event | None") -> None:
+        """Wait until a copy is done, which the host is about to read."""
+        if done is not None:
+            done.synchronize()
+
 
 def page_locked(count: int, device: torch.device, option: str) -> Tensor:  # (at least count,)
     """Bytes of host memory; for a GPU they are pinned, which lets it copy while it computes.

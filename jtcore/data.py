@@ -97,7 +97,7 @@ class Data:
 def data_problems(name: str, data: Data, spec: BackboneSpec) -> list[str]:
     """All that would stop training on the data; each begins with its place in the recipe."""
     place = f"data.{name}"
-    found = list(_shape_problems(place, data, spec))
+    found = list(shape_problems(place, data, spec))
     try:
         for path in reference_files(data):
             found += _file_problems(place, path, data)
@@ -192,7 +192,7 @@ def _may_be_shown(path: Path) -> bool:
     return path.suffix not in CAPTIONS and not path.name.startswith(".")
 
 
-def _shape_problems(place: str, data: Data, spec: BackboneSpec) -> Iterator[str]:
+def shape_problems(place: str, data: Data, spec: BackboneSpec) -> Iterator[str]:
     """The first of size and frames that the backbone cannot take."""
     for key, frames in (("size", 1), ("frames", data.frames)):
         try:

@@ -1,13 +1,14 @@
 """Which engine a recipe asks for, and what keeps it from working."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 
+from jtcore.adapter import Adapter
 from jtcore.engine import Engine
 from jtcore.processes import ALONE, Processes, place_of
 from jtcore.recipe import Recipe
-from jtcore.settings import EngineSettings
+from jtcore.settings import DeepSpeed, EngineSettings
 
 
 def make_engine(settings: EngineSettings, processes: Processes = ALONE) -> Engine:
@@ -17,7 +18,7 @@ def make_engine(settings: EngineSettings, processes: Processes = ALONE) -> Engin
 
         return AveragingEngine(settings, processes)
     if settings.kind == "deepspeed":
-        from jtcore.zero import ZeroEngine
+        from jtcore.zero.engine import ZeroEngine
 
         return ZeroEngine(settings, processes)
     return Engine(settings, processes)
@@ -41,6 +42,25 @@ def engine_problems(recipe: Recipe) -> Iterator[str]:
             )
         if settings.deepspeed and settings.deepspeed.stage == 3:
             yield from _divided_weights_problems(recipe)
+
+
+def reduction_problems(recipe: Recipe, adapters: Mapping[str, Adapter]) -> Iterator[str]:
+    """Why gradients cannot be reduced while backward runs: what one process has used then waits for
+    what another has not."""
+    options = recipe.engine.deepspeed or DeepSpeed()
+    if recipe.engine.kind != "deepspeed" or options.stage == 1:
+        return
+    for name, stage in recipe.stage.items():
+        trained = {adapter: adapters[adapter] for adapter in stage.trained}
+        numbers = sum(adapter.reach.parameters for adapter in trained.values())
+        varying = [f"adapter.{adapter}" for adapter, each in trained.items() if each.varies]
+        if numbers > options.bucket and varying:
+            yield (
+                f"engine.deepspeed.bucket: stage.{name} trains {numbers:,} numbers, more than"
+                f" {options.bucket:,}, so that gradients are reduced while backward runs, and all"
+                " processes have to use the same weights; which of theirs"
+                f" {', '.join(varying)} use depends on a batch; take bucket = {numbers} or more"
+            )
 
 
 def _divided_weights_problems(recipe: Recipe) -> Iterator[str]:

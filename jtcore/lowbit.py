@@ -5,7 +5,6 @@ embeddings of patches and times and the projection at the end, and norms, convol
 inside of them are as they were.
 """
 
-import logging
 from collections.abc import Callable, Iterator
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -55,7 +54,6 @@ def low_bit_problem(base: Base, device: torch.device) -> str | None:
 
 def load_bitsandbytes() -> None:
     """Import it, which registers its operators."""
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # or it tells of kernels on the hub
     import bitsandbytes  # noqa: F401
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.adamw import adamw
 
+from jtcore.copying import Copies, page_locked
 from jtcore.errors import JtError
 from jtcore.lowbit import MISSING, load_bitsandbytes
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 Kept = Literal["8bit", "host"]
 Options = tuple[float, tuple[float, float], float, float]  # lr, betas, eps, weight decay
 
+OPTION = 'engine.memory.optimizer = "host"'
 SMALL = 4096  # numbers in a tensor: what has fewer keeps a state of 32 bits
 BOOKS = {"qmap1": "dynamic", "qmap2": "udynamic"}  # in the state, and in the optimizer
 
@@ -178,41 +180,31 @@ class _Lane:
     """Room on the host for one weight and its gradient, and the way there and back."""
 
     def __init__(self, width: int, device: torch.device, dtype: torch.dtype) -> None:
-        pinned = device.type == "cuda"
-        self.weight = torch.empty(width, dtype=dtype, pin_memory=pinned)
-        self.gradient = torch.empty(width, dtype=dtype, pin_memory=pinned)
-        self.stream = torch.cuda.Stream(device) if pinned else None
+        self.copies = Copies(device)
+        self.weight, self.gradient = (
+            page_locked(width * dtype.itemsize, device, OPTION).view(dtype) for _ in range(2)
+        )
+        self.done: torch.cuda.Event | None = None  # when all that was begun has ended
 
     def fetch(self, parameter: nn.Parameter) -> None:
         """Begin to bring a parameter and its gradient here; what was sent before goes first."""
         weight, gradient = self._views(parameter)
-        if self.stream is None:
-            weight.copy_(parameter)
-            gradient.copy_(parameter.grad)
-            return
-        self.stream.wait_stream(torch.cuda.current_stream(parameter.device))
-        with torch.cuda.stream(self.stream):
-            weight.copy_(parameter, non_blocking=True)
-            gradient.copy_(parameter.grad, non_blocking=True)
+        self.copies.begin(weight, parameter)
+        self.done = self.copies.begin(gradient, parameter.grad)
 
     def arrived(self, parameter: nn.Parameter) -> tuple[Tensor, Tensor]:
         """Weight and gradient, when they are here."""
-        self.wait()
+        self.copies.finish(self.done)
         return self._views(parameter)
 
     def send(self, parameter: nn.Parameter) -> None:
         """Begin to bring the weight back."""
         weight, _ = self._views(parameter)
-        if self.stream is None:
-            parameter.copy_(weight)
-            return
-        with torch.cuda.stream(self.stream):
-            parameter.copy_(weight, non_blocking=True)
+        self.done = self.copies.begin(parameter, weight)
 
     def wait(self) -> None:
-        """Until all that was begun has ended."""
-        if self.stream is not None:
-            self.stream.synchronize()
+        """Let what the device computes from now on begin after all that was begun."""
+        self.copies.wait(self.done)
 
     def _views(self, parameter: nn.Parameter) -> tuple[Tensor, Tensor]:
         count = parameter.numel()

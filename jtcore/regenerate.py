@@ -13,7 +13,13 @@ from torch import Tensor
 
 from jtcore.artifact import Artifact, load_weights, other_backbone
 from jtcore.cache import Cache, cache_folder
-from jtcore.check import base_problems, precision_problems, schedule_problems, walk_problems
+from jtcore.check import (
+    base_problems,
+    placing_problems,
+    precision_problems,
+    schedule_problems,
+    walk_problems,
+)
 from jtcore.composition import Source, folders_of, read_adapters, refuse_other_backbones
 from jtcore.controls import control_problems
 from jtcore.engine import Engine, memory_told
@@ -196,6 +202,7 @@ def _sampling_problems(generation: Generation, replaced: Mapping[str, str]) -> I
             yield f"{option}: {problem}"
     backbone = spec.load(torch.device("meta"), torch.float32)
     attached = attach_adapters(generation.adapter, backbone, seed=0)
+    yield from placing_problems(generation.engine.memory, backbone, attached)
     yield from (f"--{problem}" for problem in schedule_problems(settings, attached))
     places = {"steps": "--steps", "scheduler": "--scheduler", "noise_prior.steps": "--noise-prior"}
     for option, problem in walk_problems(settings, backbone):

@@ -20,8 +20,8 @@ class Memory:
     text_encoder: where captions are embedded (approximate: a CPU rounds otherwise than a GPU)
     base: the linear weights of the frozen blocks in 8 or 4 bits (approximate: pocket's answers are
         off by 0.7 % with "int8", 2.4 % with "fp8" and 9 % with "nf4"; see docs/memory.md)
-    optimizer: Adam's two moments in 8 bits (approximate), or both and their step on the host
-        (exact)
+    optimizer: Adam's two moments in 8 bits (approximate: weights of a recipe of pocket end 6 % off,
+        and its held-out loss by 0.02 % ± 0.10 %), or both and their step on the host (exact)
     """
 
     checkpoints: Literal["device", "host"] = "device"
@@ -80,7 +80,7 @@ class DeepSpeed:
     """What is divided among processes, by DeepSpeed's ZeRO; all of it exact
 
     stage: 1 divides the optimizer's state, 2 the reduced gradients as well, 3 also the weights of
-        denoiser and adapters, which are gathered module by module
+        the denoiser and those trained in their place, which are gathered module by module
     offload_optimizer: the optimizer's state is in host memory, and its step computed there
     offload_parameters: the divided weights of stage 3 are in host memory
     bucket: so many numbers are reduced at once. Where more are trained, gradients are reduced while

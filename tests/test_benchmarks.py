@@ -5,11 +5,22 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import adapter_overhead, data, equal_time, gated_lora, low_bit_error, training_step
+from benchmarks import (
+    adapter_overhead,
+    data,
+    equal_time,
+    gated_lora,
+    low_bit_error,
+    optimizer_error,
+    planner_error,
+    training_step,
+)
+from benchmarks.allocator import Allocator, replay
 from jtplugins.pocket.draw import draw
 
 TINY = ("data.motion.size=[64, 64]", "data.subject.size=[64, 64]", "adapter.joint.rank=2")
 NUMBER = r"[\d.e+-]+"
+MIB = 2**20
 
 
 def test_each_branch_of_a_recipe_is_timed_beside_the_reference(capsys, tmp_path):
@@ -96,3 +107,53 @@ def test_variants_are_given_the_steps_of_as_much_time(two_variants, capsys):
 def test_a_variant_that_is_not_there_is_told_before_anything_is_timed(two_variants):
     with pytest.raises(SystemExit, match="--like third: expected one of once, twice"):
         equal_time.main([str(two_variants), "--like", "third"])
+
+
+@pytest.mark.slow  # four runs of pocket
+def test_an_optimizer_of_8_bits_is_compared_with_one_of_32(capsys, tmp_path):
+    optimizer_error.main(["--steps", "2", "--seeds", "1", "2", "--ranks", "64"])
+    told = capsys.readouterr().out
+    change = rf"[+-]{NUMBER}% ± {NUMBER}%"
+    assert re.search(rf"^\| 64 \| 99% \| {NUMBER} \| {change} \| {change} \| ", told, re.M)
+    assert re.search(rf"^\| 64 \| {change} \| {change} \| [+-]{NUMBER}% \|$", told, re.M)
+
+
+def test_a_prediction_is_told_beside_two_counts(capsys):
+    planner_error.main(["--only", "pocket, checkpointed"])
+    row = rf"^\| ([\w, ]+) \| {NUMBER} \| {NUMBER} \| ({NUMBER})% \| {NUMBER} \| ({NUMBER})% \|$"
+    ((what, *errors),) = re.findall(row, capsys.readouterr().out, re.M)
+    assert what == "pocket, checkpointed"
+    assert all(abs(float(error)) < 10 for error in errors)  # which nothing else shapes
+
+
+def test_segments_are_as_pytorch_reserves_them():
+    allocator, blocks = Allocator(), {}
+    for size, reserved in ((300, 2), (MIB, 2), (3 * MIB, 22), (11 * MIB, 22), (7 * MIB, 42)):
+        blocks[size] = allocator.allocate(size)
+        assert allocator.reserved == reserved * MIB
+    large = allocator.allocate(70 * MIB + 1)  # in whole numbers of 2 MiB
+    assert allocator.reserved == (42 + 72) * MIB == allocator.least
+    allocator.give_back(large)
+    half = allocator.allocate(36 * MIB)  # of what was given back
+    assert allocator.allocate(36 * MIB).start == half.start + 36 * MIB
+    assert allocator.reserved == (42 + 72) * MIB
+
+
+def test_segments_that_grow_are_reserved_as_far_as_they_reach():
+    allocator = Allocator(expandable=True)
+    first = allocator.allocate(3 * MIB)
+    allocator.allocate(30 * MIB)  # behind it
+    assert allocator.reserved == allocator.least == 40 * MIB
+    allocator.give_back(first)
+    assert allocator.allocate(25 * MIB).start == first.start + 33 * MIB
+    assert allocator.reserved == allocator.least == 60 * MIB  # which all are reached into
+
+
+@pytest.mark.slow  # blocks of true width
+def test_a_step_reserves_more_than_it_allocates():
+    recipe = planner_error.published_recipe("2b", 4, frames=1, layers=2)
+    fixed, growing = Allocator(), Allocator(expandable=True)
+    replay(recipe, (fixed, growing), planner_error.TEXT)
+    allocated = planner_error.predicted_peak(recipe, gpu=True)
+    for one in (fixed, growing):  # whole segments, of which a small network has few
+        assert allocated < one.least <= one.reserved < 1.5 * allocated

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from checkpoints.bare import ask, build
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
@@ -12,12 +13,11 @@ from jtcore.compiling import compile_blocks
 from jtcore.kernels import choose_attention
 from jtcore.settings import Memory
 from jtcore.streaming import stream_blocks
+from jtcore.types import Backbone
 from jtplugins.adapters.glora import GLoRA
-from jtplugins.backbones._cogvideox import CogVideoXBackbone
 
 # torch looks whether any tensor has a gradient, and hides what that warns of from none but itself
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
-LAYERS = 3
 CPU = torch.device("cpu")
 
 
@@ -37,25 +37,8 @@ def forget():
 
 
 @pytest.fixture
-def backbone() -> CogVideoXBackbone:
-    from diffusers import CogVideoXTransformer3DModel
-
-    torch.manual_seed(0)
-    denoiser = CogVideoXTransformer3DModel(
-        num_attention_heads=2,
-        attention_head_dim=16,
-        in_channels=2,
-        out_channels=2,
-        time_embed_dim=4,
-        text_embed_dim=8,
-        num_layers=LAYERS,
-        sample_width=4,
-        sample_height=4,
-        sample_frames=9,
-        max_text_seq_length=3,
-        use_rotary_positional_embeddings=True,
-    )
-    return CogVideoXBackbone(denoiser.requires_grad_(False), None)
+def backbone() -> Backbone:
+    return build("cogvideox", layers=3)
 
 
 @pytest.fixture
@@ -71,12 +54,10 @@ def adapter(backbone, targets) -> Adapter:
     return adapter
 
 
-def run(backbone: CogVideoXBackbone, adapter: Adapter, frames: int) -> list[Tensor]:
-    """What is predicted, and the gradients, of drawn latents."""
-    torch.manual_seed(3)
-    latents, text = torch.randn(1, 2, frames, 4, 4), torch.randn(1, 3, 8)
-    with switched_on({adapter: 1.0}, 1):
-        found = backbone.predict(latents, torch.tensor([5]), text)
+def run(backbone: Backbone, adapter: Adapter, frames: int) -> list[Tensor]:
+    """What is predicted, and the gradients."""
+    with switched_on({adapter: 1.0}, 2):
+        found = ask("cogvideox", frames=frames).put(backbone)
         gradients = torch.autograd.grad(found.square().mean(), list(adapter.parameters()))
     return [found.detach(), *gradients]
 
@@ -102,8 +83,7 @@ def test_all_blocks_share_what_is_compiled_of_one_and_later_steps_compile_nothin
     assert graphs() == 2  # to the first block's input no gradient flows
     assert alike(run(backbone, adapter, 1), plain)
     with torch.no_grad():
-        latents, text = torch.randn(1, 2, 3, 4, 4), torch.randn(1, 3, 8)
-        backbone.predict(latents, torch.tensor([5]), text)
+        ask("cogvideox").put(backbone)
     assert graphs() == 2  # and nothing is compiled for sampling
     assert not counters["graph_break"]
 

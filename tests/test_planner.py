@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from attrs import evolve
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -19,13 +20,15 @@ from jtcore.planner.measure import measure
 from jtcore.planner.networks import build
 from jtcore.planner.passes import Machine
 from jtcore.planner.runs import Runs
-from jtcore.planner.search import propose
+from jtcore.planner.search import SPARE, Search
 from jtcore.plugins import load_plugins
 from jtcore.recipe import build_recipe
 from jtcore.settings import Memory
+from jtcore.structure import structure_component
 
 DIT = {"kind": "cogvideox", "weights": "random", "config": "5b", "layers": 6}
 POCKET = {"kind": "pocket", "weights": "random"}
+LARGE = ("--set", "data.clips.batch=64", "--gpu", "1GB")
 
 
 def recipe(backbone, frames=9, size=(64, 64), checkpointed=True, **engine):
@@ -98,6 +101,25 @@ def test_parameters_are_those_that_there_are(measured):
     assert measured.parts["codec"].parameters == 215_583_907
 
 
+def test_words_are_planned_where_there_is_no_tokenizer():
+    given = recipe({"kind": "zeroscope", "weights": "random", "width": 32}, 2)
+    (token,) = (
+        structure_component("adapters", each, load_plugins())
+        for each in [{"kind": "token", "word": "sks", "initial": "small cat", "vectors": 2}]
+    )
+    found = measure(evolve(given, adapter={"one": token}), gpu=True)
+    assert found.adapters["one"].parameters == 2 * 2 * 1024  # a vector for each word, twice
+    assert found.reads_text and found.passes["one"][0].work.backward > 0
+
+
+def test_a_loss_that_looks_at_words_is_planned_whatever_the_captions(pocket_recipe, capsys):
+    plain = planned(capsys, pocket_recipe)
+    loss = 'stage.one.branch.one.losses.words={kind="attention", phrase="wug"}'
+    masks = "data.clips.masks=nowhere"
+    watched = planned(capsys, pocket_recipe, "--set", loss, "--set", masks)
+    assert watched["needed"] >= plain["needed"]
+
+
 def test_options_of_memory_do_what_they_are_for(measured):
     given = recipe(DIT)
 
@@ -119,11 +141,30 @@ def test_options_of_memory_do_what_they_are_for(measured):
 def test_what_is_proposed_fits_and_is_exact_first(measured):
     given = recipe(DIT)
     needed = estimate(given, measured, Memory(text_encoder="host")).worst.needed
-    proposals = list(propose(given, measured, needed - GIB // 2, 1e14, 1))
-    assert proposals[0].exact
-    assert all(each.needed <= needed - GIB // 2 for each in proposals)
-    assert any("stream_share" in setting for setting in proposals[0].settings)
-    assert list(propose(given, measured, GIB // 2, 1e14, 1)) == []
+
+    def proposals(room):
+        return list(Search(given, measured, None, room, 1e14, 1).fitting())
+
+    found = proposals(needed - GIB // 2)
+    assert found[0].exact
+    assert all(each.needed <= needed - GIB // 2 for each in found)
+    assert any("stream_share" in setting for setting in found[0].settings)
+    assert proposals(GIB // 2) == []
+
+
+def test_room_that_is_left_keeps_blocks_for_speed(measured):
+    given = recipe(DIT, memory={"text_encoder": "host"})
+
+    def needed(keep):
+        memory = Memory(text_encoder="host", keep_blocks=keep)
+        return estimate(given, measured, memory).worst.needed
+
+    for keep in (2, 6):
+        room = int(needed(keep) / (1 - SPARE)) + 1
+        (found,) = Search(given, measured, None, room, 1e14, 1).faster()
+        assert found.settings == (f"engine.memory.keep_blocks={keep}",)
+        assert found.exact and found.slower < 1 and found.needed == needed(keep)
+    assert list(Search(given, measured, None, needed(0), 1e14, 1).faster()) == []
 
 
 @pytest.mark.parametrize("size", ["24GB", "24 GiB", "24", "24g"])
@@ -131,7 +172,9 @@ def test_a_card_has_gigabytes_of_two_to_the_thirty(size):
     assert parse_size(size) == 24 * GIB
 
 
-@pytest.mark.parametrize("size", ["large", "24MB", "-24GB", "24XB", ""])
+@pytest.mark.parametrize(
+    "size", ["large", "24MB", "-24GB", "24XB", "", "0", "nan", "1e3GB", "2 4GB"]
+)
 def test_a_size_that_is_none_is_refused(size):
     with pytest.raises(JtError, match="--gpu: "):
         parse_size(size)
@@ -159,16 +202,106 @@ def test_a_plan_is_told_and_its_status_is_its_verdict(pocket_recipe, capsys):
     assert cli.plan([pocket_recipe, "--gpu", "1GB"]) == 0
     said = capsys.readouterr().out
     assert "train stage.one.branch.one" in said and "fits: 0.7" in said
-    assert cli.plan([pocket_recipe, "--gpu", "0.5GB"]) == 1
-    assert "does not fit: 0.7" in capsys.readouterr().out
+    assert cli.plan([pocket_recipe, *LARGE]) == 1
+    said = capsys.readouterr().out
+    assert "does not fit: 1." in said and "fits with engine.gradient_checkpointing=true" in said
+
+
+PART = {"parameters": int, "bytes": int}
+PHASE = {"name": str, "causes": dict, "allocated": int, "allowance": int, "needed": int}
+STEP = {"place": str, "latents": list, "chance": float, "seconds": float}
+STEP |= dict.fromkeys(("forward", "recompute", "backward"), float)
+PROPOSAL = {"settings": list, "exact": bool, "needed": int, "slower": float}
+SCHEMA = {"parts": dict, "adapters": dict, "trained": dict, "estimate": dict, "steps": list}
+SCHEMA |= {"disk": dict, "tflops": float, "room": int, "fits": bool, "proposals": list}
+SCHEMA |= {"worst": str, "needed": int, "margin": int}
+
+
+def has(schema, *tables):
+    return all({key: type(value) for key, value in table.items()} == schema for table in tables)
+
+
+def planned(capsys, *given):
+    """What it prints for programs."""
+    assert cli.plan([*given, "--json"]) in (0, 1)
+    return json.loads(capsys.readouterr().out)
 
 
 def test_a_plan_is_json_for_programs(pocket_recipe, capsys):
-    assert cli.plan([pocket_recipe, "--json", "--gpu", "1GB"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["fits"] is True
-    assert found["margin"] == GIB - found["needed"]
+    found = planned(capsys, pocket_recipe, "--gpu", "1GB", "--tflops", "50")
+    assert has(SCHEMA, found)
+    assert has(PART, *found["parts"].values(), *found["adapters"].values())
+    assert has({"phases": list, "host": dict}, found["estimate"])
+    assert has(PHASE, *found["estimate"]["phases"])
+    assert has(STEP, *found["steps"])
+    assert found["steps"][0]["latents"] == [1, 48, 8, 4, 4]
+    sizes = [found["disk"], found["estimate"]["host"], found["trained"]]
+    sizes += [phase["causes"] for phase in found["estimate"]["phases"]]
+    assert all(type(size) is int for each in sizes for size in each.values())
     assert {phase["name"] for phase in found["estimate"]["phases"]} >= {"sample", "decode"}
+    assert (found["fits"], found["tflops"], found["room"]) == (True, 50, GIB)
+    assert found["margin"] == GIB - found["needed"]
+
+    found = planned(capsys, pocket_recipe)
+    assert found["room"] is found["fits"] is found["margin"] is None and not found["proposals"]
+
+
+def test_what_is_proposed_to_a_recipe_that_does_not_fit_makes_it_fit(pocket_recipe, capsys):
+    found = planned(capsys, pocket_recipe, *LARGE)
+    assert found["fits"] is False and has(PROPOSAL, *found["proposals"])
+    best = found["proposals"][0]
+    assert best["exact"] and "engine.gradient_checkpointing=true" in best["settings"]
+    for each in found["proposals"]:
+        changes = [part for setting in each["settings"] for part in ("--set", setting)]
+        again = planned(capsys, pocket_recipe, *LARGE, *changes)
+        assert again["fits"] is True and again["needed"] == each["needed"]
+        assert seconds(again) / seconds(found) == pytest.approx(each["slower"])
+
+
+def seconds(found):
+    return sum(step["chance"] * step["seconds"] for step in found["steps"])
+
+
+def test_an_option_that_is_proposed_to_be_left_out_is_taken_away(pocket_recipe, capsys):
+    own = ("--set", "engine.memory.optimizer=8bit")
+    found = planned(capsys, pocket_recipe, *LARGE, *own)
+    settings = [s for each in found["proposals"] for s in each["settings"]]
+    assert "engine.memory.optimizer=false" in settings
+
+
+def test_a_recipe_of_several_seeds_is_planned_as_one_of_them(pocket_recipe, capsys):
+    one = planned(capsys, pocket_recipe)
+    assert planned(capsys, pocket_recipe, "--set", "seeds=[1, 2]") == one
+
+
+def test_an_ablation_is_refused_with_what_to_plan_instead(tmp_path, pocket_recipe, capsys):
+    grid = tmp_path / "grid.toml"
+    grid.write_text(f'base = "{pocket_recipe}"\nvariant.long.stage.one.steps = 3\n')
+    assert cli.plan([str(grid)]) == 2
+    assert capsys.readouterr().err == (
+        f"{grid}: an ablation has several recipes; plan its base, or name a variant's changes with"
+        " --set\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (("--gpu", ""), "--gpu: expected a size such as 24GB, got ''"),
+        (("--gpu", "0"), "--gpu: '0' is too small for a card; expected a size such as 24GB"),
+        (("--gpu", "24MB"), "--gpu: '24MB' is too small for a card; expected a size such as 24GB"),
+        (("--tflops", "0"), "--tflops: expected a number above 0, got 0"),
+        (("--tflops", "nan"), "--tflops: expected a number above 0, got nan"),
+        (("--processes", "0"), "--processes: expected at least 1, got 0"),
+        (
+            ("--set", "data.clips.size=[25, 24]"),
+            "data.clips.size: pocket knows one size of frame, found 25x24 px; the nearest is 24x24",
+        ),
+    ],
+)
+def test_a_number_that_is_none_is_one_message(pocket_recipe, given, told, capsys):
+    assert cli.plan([pocket_recipe, *given]) == 2
+    assert capsys.readouterr().err == f"{told}\n"
 
 
 def test_a_size_or_preset_that_is_not_there_is_one_message(pocket_recipe, capsys):

@@ -126,6 +126,38 @@ def test_training_cannot_tell_that_there_are_previews(recipe, straight, tmp_path
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
+ENGINES = {"ddp": {"kind": "ddp"}, "deepspeed": {"kind": "deepspeed", "deepspeed": {"stage": 2}}}
+
+
+@pytest.mark.slow  # processes import torch
+@pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
+def test_of_two_processes_the_first_makes_them_and_training_cannot_tell(recipe, engine, tmp_path):
+    table = recipe | {"engine": {"device": "cpu", "threads": 1, **engine}}
+    plain = {key: value for key, value in recipe["sample"].items() if key != "preview"}
+    runs = [
+        _launched(table | {"sample": sample}, tmp_path / name)
+        for name, sample in {"plain": plain, "shown": recipe["sample"]}.items()
+    ]
+    assert files(runs[0]) == [] and files(runs[1]) == WHOLE
+    assert set(shown(runs[1])) == {"previews/a wug (seed 5)", "previews/two wugs (seed 5)"}
+    expected, found = (load_file(run / ADAPTER) for run in runs)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def _launched(table: dict, folder: Path) -> Path:
+    """Run to its end in two processes, by a launcher."""
+    folder.mkdir()
+    recipe, run = folder / "recipe.toml", folder / "run"
+    recipe.write_text(tomli_w.dumps(table))
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, "-m", *launcher, "-m", "jtcore.cli", "run", recipe, "--out", run]
+    environment = os.environ | {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return run
+
+
 def test_the_last_preview_is_what_is_sampled_in_the_end(straight):
     for name in ("00-seed5.mp4", "01-seed5.mp4"):
         sampled = (straight / "samples/adapted" / name).read_bytes()

@@ -7,6 +7,7 @@ import os
 import re
 import warnings
 from argparse import Namespace
+from math import inf
 
 from attrs import evolve
 
@@ -22,7 +23,7 @@ SMALLEST = 2**28  # bytes; whoever says less meant another unit
 def plan(given: Namespace) -> bool:
     """Print a plan. Returns whether it fits, where a size of card was named. Raises JtError."""
     room = None if given.gpu is None else parse_size(given.gpu)
-    if given.tflops <= 0:
+    if not 0 < given.tflops < inf:
         raise JtError(f"--tflops: expected a number above 0, got {given.tflops:g}")
     if given.processes < 1:
         raise JtError(f"--processes: expected at least 1, got {given.processes}")
@@ -62,6 +63,7 @@ def _read(given: Namespace) -> Recipe:
             f"{given.recipe}: an ablation has several recipes; plan its base, or name a variant's"
             " changes with --set"
         )
+    table = {key: value for key, value in table.items() if key != "seeds"}  # each needs as much
     folders = [*table.get("plugins", {}).get("folders", []), *given.plugin_folder]
     recipe = build_recipe(table, load_plugins(folders))
     spec = recipe.backbone.spec

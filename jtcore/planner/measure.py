@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from torch import nn
 
+from jtcore.errors import JtError
 from jtcore.lowbit import linear_layers
 from jtcore.planner import networks
 from jtcore.planner.networks import META
@@ -91,6 +92,22 @@ def measure(recipe: Recipe, gpu: bool) -> Measured:
         reads_text=reads_text,
         text_shape=shape,
     )
+
+
+def checkpointed(recipe: Recipe, measured: Measured, gpu: bool) -> tuple[Recipe, Measured] | None:
+    """A recipe with gradient checkpointing and what is measured then; None where it has it, or
+    could not."""
+    if recipe.engine.gradient_checkpointing:
+        return None
+    engine = evolve(recipe.engine, gradient_checkpointing=True)
+    recipe = evolve(recipe, engine=engine)
+    try:
+        whole = networks.build(recipe)
+    except JtError:
+        return None
+    runs = Runs(recipe, Machine.of(engine, gpu), whole, measured.text_shape)
+    passes = {name: tuple(runs.training(name)) for name in recipe.stage}
+    return recipe, evolve(measured, passes=passes, block_keeps=runs.block_keeps())
 
 
 def _part(modules: Iterable[nn.Module]) -> Part:

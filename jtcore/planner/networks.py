@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from attrs import frozen
@@ -44,7 +45,7 @@ def build(recipe: Recipe, blocks: int | None = None, memory: Memory | None = Non
     """What `load_model` makes of a recipe, without numbers; of `blocks` alike ones alone, if said.
     Of the options of memory those given are in force, and none unless said. Raises JtError."""
     spec = offline(recipe.backbone.spec)
-    backbone = spec.load(META, DTYPES[recipe.engine.precision])
+    backbone = with_words(spec, spec.load(META, DTYPES[recipe.engine.precision]))
     adapters = attach_adapters(recipe.adapter, backbone, recipe.seed)
     if blocks is not None:
         shorten(backbone, blocks)
@@ -53,6 +54,38 @@ def build(recipe: Recipe, blocks: int | None = None, memory: Memory | None = Non
         for adapter in adapters.values():
             adapter.checkpoint_gradients()
     return Network(spec, backbone, adapters)
+
+
+@frozen
+class CountedWords:
+    """A vocabulary in the place of one that is not here: of each word it says that it is a token"""
+
+    vectors: int  # E
+
+    def width(self) -> int:
+        return self.vectors
+
+    def pieces(self, text: str) -> int:
+        return len(text.split())
+
+
+@frozen(eq=False)
+class Worded:
+    """A backbone that has a vocabulary, for adapters that ask for one"""
+
+    backbone: Backbone
+    vocabulary: CountedWords
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backbone, name)
+
+
+def with_words(spec: BackboneSpec, backbone: Backbone) -> Backbone:
+    """The backbone itself, where it has a vocabulary or does not say how wide one would be."""
+    text = getattr(spec, "text_network", None)
+    if text is None or getattr(backbone, "vocabulary", None) is not None:
+        return backbone
+    return Worded(backbone, CountedWords(text("cpu").width))
 
 
 def weights(module: nn.Module) -> Iterator[Tensor]:

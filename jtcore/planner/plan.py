@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from attrs import asdict, frozen
 
-from jtcore.data import captions, reference_files
+from jtcore.check import sampled_shape_problems
+from jtcore.data import captions, reference_files, shape_problems
 from jtcore.errors import JtError
 from jtcore.planner.estimate import Estimate, estimate
-from jtcore.planner.measure import Measured, Part, measure
-from jtcore.planner.search import Proposal, propose, slow_down
+from jtcore.planner.measure import Measured, Part, checkpointed, measure
+from jtcore.planner.search import Proposal, Search, slow_down
 from jtcore.recipe import Recipe
 
 STORED = 2  # bytes of a weight on the hub, mostly
@@ -48,7 +49,16 @@ class Plan:
     proposals: tuple[Proposal, ...]
 
     def table(self) -> dict[str, Any]:
-        """For programs."""
+        """For programs: what has no number is null; sizes are in bytes, and shares in parts of 1.
+
+        `parts`, `adapters`: by name, {parameters, bytes}; `trained`: numbers, by stage;
+        `estimate`: {phases: [{name, causes: {cause: bytes}, allocated, allowance, needed}],
+        host: {what: bytes}}; `steps`, one for each pass: [{place, latents: [B, C, F, H, W],
+        forward, recompute, backward: operations, chance, seconds}]; `disk`: {what: bytes};
+        `tflops`, as given; `room`, of the card; `fits`; `proposals`, the least loss of speed first:
+        [{settings: [as `--set` takes them], exact, needed, slower: times as long}]; `worst`: the
+        phase that needs most; `needed` by it; `margin`: what is left of the card, or below 0.
+        """
         found = asdict(self)
         for phase, one in zip(found["estimate"]["phases"], self.estimate.phases, strict=True):
             phase |= {"allocated": one.allocated, "allowance": one.allowance}
@@ -62,12 +72,18 @@ class Plan:
 def make_plan(recipe: Recipe, room: int | None, speed: float, processes: int) -> Plan:
     """For a card with `room` bytes, if any, that computes with `speed` operations a second. Raises
     JtError."""
+    if problems := list(_shape_problems(recipe)):
+        raise JtError(problems)
     gpu = recipe.engine.device != "cpu"
     measured = measure(recipe, gpu)
     found = estimate(recipe, measured, recipe.engine.memory, processes)
     fits = None if room is None else found.worst.needed <= room
     slower = slow_down(recipe, measured, recipe.engine.memory, speed)
-    proposals = () if fits is not False else propose(recipe, measured, room, speed, processes)
+    proposals = ()
+    if room is not None:
+        other = None if fits else checkpointed(recipe, measured, gpu)
+        search = Search(recipe, measured, other, room, speed, processes)
+        proposals = search.faster() if fits else search.fitting()
     steps = [
         Step(
             one.place,
@@ -97,6 +113,14 @@ def make_plan(recipe: Recipe, room: int | None, speed: float, processes: int) ->
         fits,
         tuple(proposals),
     )
+
+
+def _shape_problems(recipe: Recipe) -> Iterator[str]:
+    spec = recipe.backbone.spec
+    for name, data in recipe.used_data.items():
+        yield from shape_problems(f"data.{name}", data, spec)
+    if recipe.sample:
+        yield from sampled_shape_problems(recipe.sample, spec)
 
 
 def _kept_share(recipe: Recipe, measured: Measured) -> float:

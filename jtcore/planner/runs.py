@@ -89,14 +89,18 @@ class Runs:
         return self._pass("sample", what, 1.0, few, more)
 
     def block_keeps(self) -> int:
-        """Bytes that a block which is not checkpointed keeps, beside its inputs, at the most."""
-        if not (self.short and self.recipe.engine.gradient_checkpointing):
+        """Bytes that a block which is not checkpointed keeps, beside its inputs, at the most: the
+        last one, which of a network whose blocks differ is among the largest. 0 where it was not
+        measured: such a network is run whole, and only if it is asked to keep some."""
+        engine = self.recipe.engine
+        if not engine.gradient_checkpointing or not (self.short or engine.memory.keep_blocks):
             return 0
-        network = networks.build(self.recipe, FEW, Memory(keep_blocks=1))
+        few = FEW if self.short else None
+        network = networks.build(self.recipe, few, Memory(keep_blocks=1))
         found = [0]
-        for branch, what, few, _ in self.known.values():
-            one = train_pass(self.machine, network, branch, what)
-            found.append(one.segments["loss"].highest[KEPT] - few.segments["loss"].highest[KEPT])
+        for branch, what, without, _ in self.known.values():
+            one = train_pass(self.machine, network, branch, what).segments["loss"].highest[KEPT]
+            found.append(one - without.segments["loss"].highest[KEPT])
         return max(found)
 
     @cached_property

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import product
 
-from attrs import evolve, frozen
+from attrs import evolve, fields, frozen
 
 from jtcore.planner.estimate import estimate
 from jtcore.planner.measure import Measured
 from jtcore.planner.runs import Pass
 from jtcore.recipe import Recipe
-from jtcore.settings import Memory
+from jtcore.settings import EngineSettings, Memory
 
 PCIE = 20e9  # bytes a second between host and device, that page-locked copies come to
 HOST = 8e9  # bytes of Adam's state a second, that a host works off
@@ -23,47 +23,97 @@ OVERHEAD = {  # shares of time, beside what copies take that nothing hides
     "nf4": 0.2,
     "8bit": 0.01,
 }
-SHOWN = 3
+SPARE = 0.05  # of the room, that is not spent on speed: predictions are off by as much
 
 
 @frozen
 class Proposal:
-    """Settings that make a recipe fit"""
+    """Settings that make a recipe fit, or make one that fits faster"""
 
-    settings: tuple[str, ...]
+    settings: tuple[str, ...]  # as `--set` takes them
     exact: bool
     needed: int  # bytes
     slower: float  # times as long as without
 
 
-def propose(
-    recipe: Recipe, measured: Measured, room: int, speed: float, processes: int
-) -> Iterator[Proposal]:
-    """The best that is exact, and the best that is not if that is faster; none where nothing
-    helps."""
-    found = []
-    base = slow_down(recipe, measured, recipe.engine.memory, speed)
-    for memory in _candidates(recipe):
-        needed = estimate(recipe, measured, memory, processes).worst.needed
-        if needed <= room:
-            slower = slow_down(recipe, measured, memory, speed) / base
-            changed = _changed(recipe.engine.memory, memory)
-            found.append(Proposal(changed, _exact(memory), needed, slower))
-    found.sort(key=lambda each: (each.slower, len(each.settings)))
-    exact = [each for each in found if each.exact][:1]
-    others = [each for each in found if not each.exact and not _beaten(each, exact)][:1]
-    yield from exact + others
+@frozen(eq=False)
+class Search:
+    """For a card with `room` bytes, that computes with `speed` operations a second
+
+    `checkpointed` is the recipe with gradient checkpointing, where it has none and could.
+    """
+
+    recipe: Recipe
+    measured: Measured
+    checkpointed: tuple[Recipe, Measured] | None
+    room: int
+    speed: float
+    processes: int
+
+    def fitting(self) -> Iterator[Proposal]:
+        """The best that is exact, and the best that is not if that is faster; none where nothing
+        helps."""
+        found = sorted(self._found(), key=lambda each: (each.slower, len(each.settings)))
+        exact = [each for each in found if each.exact][:1]
+        others = [each for each in found if not each.exact and not _beaten(each, exact)][:1]
+        yield from exact + others
+
+    def faster(self) -> Iterator[Proposal]:
+        """Of a recipe that fits: blocks that are not run again, as far as there is room."""
+        own = self.recipe.engine.memory
+        if self.recipe.engine.gradient_checkpointing and not own.streams:
+            kept = self._most_kept(self.recipe, self.measured, own)
+            if kept.keep_blocks > own.keep_blocks:
+                yield self._proposal(self.recipe, self.measured, kept)
+
+    def _found(self) -> Iterator[Proposal]:
+        others = (self.recipe, self.measured), self.checkpointed
+        for recipe, measured in filter(None, others):
+            for memory in _candidates(recipe, measured):
+                kept = memory
+                if recipe.engine.gradient_checkpointing and not memory.streams:
+                    kept = self._most_kept(recipe, measured, memory)
+                proposal = self._proposal(recipe, measured, kept)
+                if proposal.needed <= self.room:
+                    yield proposal
+
+    def _most_kept(self, recipe: Recipe, measured: Measured, memory: Memory) -> Memory:
+        """With as many blocks that keep what they compute as there is room for, where it was
+        measured what they keep."""
+        least, most = memory.keep_blocks, len(measured.blocks) if measured.block_keeps else 0
+        while least < most:
+            middle = (least + most + 1) // 2
+            tried = evolve(memory, keep_blocks=middle)
+            needed = estimate(recipe, measured, tried, self.processes).worst.needed
+            if needed <= (1 - SPARE) * self.room:
+                least = middle
+            else:
+                most = middle - 1
+        return evolve(memory, keep_blocks=least)
+
+    def _proposal(self, recipe: Recipe, measured: Measured, memory: Memory) -> Proposal:
+        needed = estimate(recipe, measured, memory, self.processes).worst.needed
+        own = seconds(self.recipe, self.measured, self.recipe.engine.memory, self.speed)
+        other = seconds(recipe, measured, memory, self.speed)
+        return Proposal(
+            _changed(self.recipe.engine, evolve(recipe.engine, memory=memory)),
+            _exact(memory),
+            needed,
+            other / own if own else 1.0,
+        )
+
+
+def seconds(recipe: Recipe, measured: Measured, memory: Memory, speed: float) -> float:
+    """Of an average step, under options of memory."""
+    passes = [one for each in measured.passes.values() for one in each]
+    return sum(one.chance * _seconds(recipe, measured, memory, one, speed) for one in passes)
 
 
 def slow_down(recipe: Recipe, measured: Measured, memory: Memory, speed: float) -> float:
     """How many times as long an average step takes as without any of the options."""
     passes = [one for each in measured.passes.values() for one in each]
     plain = sum(one.chance * one.work.total for one in passes) / speed
-    if not plain:
-        return 1.0
-    return (
-        sum(one.chance * _seconds(recipe, measured, memory, one, speed) for one in passes) / plain
-    )
+    return seconds(recipe, measured, memory, speed) / plain if plain else 1.0
 
 
 def _seconds(recipe: Recipe, measured: Measured, memory: Memory, one: Pass, speed: float) -> float:
@@ -88,7 +138,7 @@ def _seconds(recipe: Recipe, measured: Measured, memory: Memory, one: Pass, spee
     return max(computing * (1 + share), copied / PCIE) + updating
 
 
-def _candidates(recipe: Recipe) -> Iterator[Memory]:
+def _candidates(recipe: Recipe, measured: Measured) -> Iterator[Memory]:
     """Every combination of options that may be taken together with the engine's own."""
     own = recipe.engine.memory
     divided = recipe.engine.kind == "deepspeed"
@@ -96,9 +146,9 @@ def _candidates(recipe: Recipe) -> Iterator[Memory]:
     checkpointed = recipe.engine.gradient_checkpointing
     places = ("device", "host") if checkpointed else (own.checkpoints,)
     parts = PARTS if checkpointed and whole else (0.0,)
-    bases = (None, "int8", "nf4") if whole else (None,)
+    bases = (None, "int8", "nf4") if whole and not recipe.engine.compile else (None,)
     optimizers = (None,) if divided else (None, "8bit", "host")
-    texts = ("device", "host")
+    texts = ("device",) if measured.reads_text else ("device", "host")
     for checkpoints, part, base, optimizer, text in product(
         places, parts, bases, optimizers, texts
     ):
@@ -123,11 +173,13 @@ def _beaten(one: Proposal, exact: Sequence[Proposal]) -> bool:
     return any(each.slower <= one.slower for each in exact)
 
 
-def _changed(own: Memory, other: Memory) -> tuple[str, ...]:
-    names = ("checkpoints", "keep_blocks", "stream_blocks", "stream_share", "base", "optimizer")
+def _changed(own: EngineSettings, other: EngineSettings) -> tuple[str, ...]:
+    """As `--set` takes them."""
     found = []
-    for name in (*names, "text_encoder"):
-        was, now = getattr(own, name), getattr(other, name)
+    if other.gradient_checkpointing and not own.gradient_checkpointing:
+        found.append("engine.gradient_checkpointing=true")
+    for name in (each.name for each in fields(Memory)):
+        was, now = getattr(own.memory, name), getattr(other.memory, name)
         if was != now:
-            found.append(f"engine.memory.{name}={now}" if now is not None else f"no {name}")
+            found.append(f"engine.memory.{name}={'false' if now is None else now}")
     return tuple(found)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from jtcore.planner.estimate import FRAGMENTS, Phase
 from jtcore.planner.plan import Plan
+from jtcore.planner.search import Proposal
 
 GIB = 2**30
 ORDER = ("weights", "adapters", "optimizer", "gradients", "checkpoints", "working")
@@ -80,14 +81,18 @@ def _verdict(plan: Plan) -> Iterator[str]:
     room, margin = _gb(plan.room), abs(plan.room - worst.needed)
     if plan.fits:
         yield f"fits: {_gb(worst.needed)} of {room} GB, {_gb(margin)} to spare ({worst.name})"
+        yield from (f"faster with {_proposed(one)}" for one in plan.proposals)
         return
     yield f"does not fit: {_gb(worst.needed)} of {room} GB, {_gb(margin)} too much ({worst.name})"
-    for one in plan.proposals:
-        kind = "exact" if one.exact else "approximate"
-        cost = f"{one.slower:.2f} times as long" if one.slower > 1.005 else "no loss of speed"
-        yield f"fits with {', '.join(one.settings)}: {_gb(one.needed)} GB, {kind}, about {cost}"
+    yield from (f"fits with {_proposed(one)}" for one in plan.proposals)
     if not plan.proposals:
         yield "no option of memory helps: take a smaller size, fewer frames or a lower rank"
+
+
+def _proposed(one: Proposal) -> str:
+    kind = "exact" if one.exact else "approximate"
+    cost = f"{one.slower:.2f} times as long" if abs(one.slower - 1) > 0.005 else "no loss of speed"
+    return f"{', '.join(one.settings)}: {_gb(one.needed)} GB, {kind}, about {cost}"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

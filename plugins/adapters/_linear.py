@@ -36,8 +36,8 @@ class LinearAdapter(Adapter):
         super().__init__()
         refuse_others(targets)
         self.updates = {name: build(module) for name, module in targets.items()}
-        # a bank's files differ between passes, and would each be compiled by themselves
-        self.compiles = not any(isinstance(update, Bank) for update in self.updates.values())
+        self.varies = any(isinstance(update, Bank) for update in self.updates.values())
+        self.compiles = not self.varies  # or each file would be compiled by itself
         for name, update in self.updates.items():
             place(self, name, update)
             if isinstance(update, LowRank) and name not in first_detached:

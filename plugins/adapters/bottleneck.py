@@ -56,6 +56,7 @@ class ResidualAdapter(Adapter):
 
     def __init__(self, sites: Mapping[str, Site], options: ResidualBottleneck) -> None:
         super().__init__()
+        self.varies = options.reference_width is not None  # a pass may have no picture
         self.carried: dict[int, Tensor] = {}  # by number of the stream, in the block that runs
         self.dtype: torch.dtype | None = None  # of that block
         self.relative: dict[str, Tensor] = {}  # (), |update| / |stream| of the last pass

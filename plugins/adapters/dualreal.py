@@ -60,6 +60,7 @@ class WeightedAdapter(Adapter):
     def __init__(self, sites: Mapping[str, Site], options: DualReal) -> None:
         super().__init__()
         self.options = options
+        self.varies = options.reference_width is not None  # a pass may have no picture
         self.relative: dict[str, Tensor] = {}  # (), |update| / |output| of the last pass
         for name, site in (_blocks(sites) if options.added == "block" else sites).items():
             device = next(site.module.parameters()).device

@@ -69,6 +69,8 @@ class TokenAdapter(Adapter):
     so for all `fellows` on the same backbone.
     """
 
+    varies = True  # no prompt of a batch may have the word
+
     def __init__(
         self,
         options: Token,

@@ -86,32 +86,34 @@ class WeightsAdapter(Adapter):
 
 
 class _Replacement:
-    """Puts copies in the place of a module's parameters for the time of one forward."""
+    """Puts copies in the place of a module's parameters for the time of one forward.
+
+    The module reads an attribute before it looks among its parameters: those stay what they are, to
+    whoever asks for them meanwhile.
+    """
 
     def __init__(self, adapter: WeightsAdapter, copies: nn.Module) -> None:
         self.adapter = adapter
         self.copies = copies
-        self.own: dict[str, nn.Parameter] = {}  # of the module, while it computes with others
 
     def begin(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         now = self.adapter.current
         if now is None or (scale := _one(now.scale)) == 0:
             return
-        if any(weight.is_meta for weight in _parameters(module).values()):
+        own = _parameters(module)
+        if any(weight.is_meta for weight in own.values()):
             raise JtError(
                 f"the weights of {type(module).__name__} are elsewhere until it runs, as after"
                 " enable_sequential_cpu_offload(), so that none can take their place; take"
                 " enable_model_cpu_offload()"
             )
-        self.own = _parameters(module)
-        for name, base in self.own.items():
+        for name, base in own.items():
             mixed = _between(base, self.copies.get_parameter(name), scale)
-            # as a parameter no more: what is in its place may be computed
-            module._parameters[name] = mixed if _casts(module, base) else mixed.to(base.dtype)
+            vars(module)[name] = mixed if _casts(module, base) else mixed.to(base.dtype)
 
     def end(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        module._parameters.update(self.own)
-        self.own = {}
+        for name in module._parameters:
+            vars(module).pop(name, None)
 
 
 def _between(base: Tensor, trained: Tensor, scale: float) -> Tensor:  # all of one shape

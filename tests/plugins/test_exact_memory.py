@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 import torch
 from attrs import frozen
-from checkpoints.denoisers import BUILD, denoiser, questions
+from checkpoints.bare import EVERY, build, questions
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -48,7 +48,7 @@ def ready(
     device: torch.device = CPU,
 ) -> Ready:
     """With `memory` None nothing is computed again."""
-    backbone = denoiser(kind, dtype)
+    backbone = build(kind, dtype, layers=5)
     ring = stream_blocks(backbone, memory, device) if memory else None
     if ring is None:
         nn.Module.to(backbone.denoiser, device)
@@ -110,7 +110,7 @@ def test_accumulated_gradients_are_the_same_to_the_last_bit(plain, memory):
     assert model.ring is None or len(model.ring.buffers) == BUFFERS
 
 
-@pytest.mark.parametrize("kind", BUILD)
+@pytest.mark.parametrize("kind", EVERY)
 def test_every_denoiser_learns_the_same_in_bf16_to_the_last_bit(kind):
     expected = train(ready(kind, None, torch.bfloat16), kind)
     model = ready(kind, ALL, torch.bfloat16)

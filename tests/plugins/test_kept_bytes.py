@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints.denoisers import denoiser, questions
+from checkpoints.bare import build, questions
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -20,7 +20,7 @@ from jtplugins.adapters.lora import LoRA
 
 CPU = torch.device("cpu")
 HIDDEN = 2 * 18 * 32 * 4  # bytes of a batch's tokens of video, in float32
-TEXT = 2 * 6 * 32 * 4
+TEXT = 2 * 48 * 32 * 4
 
 
 class Counted(TorchDispatchMode):
@@ -49,7 +49,7 @@ class Counted(TorchDispatchMode):
 
 def kept(layers: int, memory: Memory | None) -> list[int]:
     """Sizes of what a forward on videos leaves behind; with `memory` None all is kept."""
-    backbone = denoiser("cogvideox", layers=layers)
+    backbone = build("cogvideox", layers=layers)
     adapter = LoRA("visual", rank=2, dropout=0.0).attach(backbone, {}).train()
     if memory:
         checkpoint_gradients(backbone, memory, CPU)
@@ -80,7 +80,7 @@ def test_blocks_that_are_kept_cost_what_each_keeps():
 
 
 def test_streamed_blocks_have_two_buffers_of_the_largest_on_the_device():
-    backbone = denoiser("zeroscope")  # whose blocks differ
+    backbone = build("unet")  # whose blocks differ
     sizes = [
         sum(-(-weight.nbytes // 256) * 256 for weight in block.parameters())
         for block in backbone.blocks().values()

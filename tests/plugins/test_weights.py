@@ -2,17 +2,12 @@
 
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 
 import pytest
 import torch
-from checkpoints.unet import WIDTH, build_scheduler, build_unet
-from diffusers import (
-    CogVideoXDDIMScheduler,
-    CogVideoXTransformer3DModel,
-    DDIMScheduler,
-    UNet3DConditionModel,
-    WanTransformer3DModel,
-)
+from checkpoints.bare import ask, build
+from diffusers import DDIMScheduler, UNet3DConditionModel
 from torch import Tensor, nn
 from torch.optim import AdamW
 
@@ -23,52 +18,19 @@ from jtplugins.adapters.lora import LoRA
 from jtplugins.adapters.weights import Weights
 from jtplugins.backbones._cogvideox import CogVideoXBackbone
 from jtplugins.backbones._unet import UNetBackbone
-from jtplugins.backbones._wan import WanBackbone, keep_times_precise
+from jtplugins.backbones._wan import WanBackbone
 
 NEWMOVE = ("text_kv", "temporal_layers", "temporal_conv_layers")
 WITHOUT_TIME = Weights("all", but=("*.temp_attentions.*", "*.temp_convs.*"))  # MotionBooth's
 
 
-def unet() -> UNetBackbone:
-    torch.manual_seed(0)
-    return UNetBackbone(build_unet().requires_grad_(False).eval(), build_scheduler())
-
-
-def wan() -> WanBackbone:
-    torch.manual_seed(0)
-    network = WanTransformer3DModel(
-        num_attention_heads=2,
-        attention_head_dim=12,
-        in_channels=4,
-        out_channels=4,
-        text_dim=WIDTH,
-        freq_dim=8,
-        ffn_dim=16,
-        num_layers=2,
-    )
-    denoiser = keep_times_precise(network.requires_grad_(False).eval())
-    return WanBackbone(denoiser, DDIMScheduler(), shift=3.0)
-
-
-def cogvideox() -> CogVideoXBackbone:
-    torch.manual_seed(0)
-    network = CogVideoXTransformer3DModel(
-        num_attention_heads=2,
-        attention_head_dim=16,
-        in_channels=4,
-        out_channels=4,
-        time_embed_dim=8,
-        text_embed_dim=WIDTH,
-        num_layers=2,
-        sample_width=4,
-        sample_height=4,
-        max_text_seq_length=5,
-        use_rotary_positional_embeddings=True,
-    )
-    return CogVideoXBackbone(network.requires_grad_(False).eval(), CogVideoXDDIMScheduler())
-
-
-every_backbone = pytest.mark.parametrize("build", [unet, wan, cogvideox])
+unet = partial(build, "unet")
+wan = partial(build, "wan", layers=2)
+cogvideox = partial(build, "cogvideox", layers=2)
+KINDS = {UNetBackbone: "unet", WanBackbone: "wan", CogVideoXBackbone: "cogvideox"}
+every_backbone = pytest.mark.parametrize(
+    "build", [unet, wan, cogvideox], ids=["unet", "wan", "cogvideox"]
+)
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +46,7 @@ def draw(*shape: int, seed: int = 1) -> Tensor:
 
 def answer(backbone, *, seed: int = 1) -> Tensor:
     """Of a batch of two."""
-    times, text = torch.tensor([100, 900]), draw(2, 5, WIDTH, seed=seed)
-    return backbone.predict(draw(2, 4, 3, 4, 4, seed=seed), times, text)
+    return ask(KINDS[type(backbone)], seed).put(backbone)
 
 
 def trained(adapter: Adapter, amount: float = 0.02) -> Adapter:
