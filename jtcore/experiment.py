@@ -20,6 +20,7 @@ from jtcore.data import captions
 from jtcore.engine import Engine, memory_told
 from jtcore.engines import make_engine
 from jtcore.evaluate import measure, summarise
+from jtcore.evaluation.references import metrics_of
 from jtcore.inversion import load_reference
 from jtcore.model import Model, load_model
 from jtcore.plugins import Plugins
@@ -219,4 +220,4 @@ def sample_and_measure(
     run.say(f"sampling {len(wanted)} videos")
     spec = recipe.backbone.spec
     samples = generate(wanted, run.samples, recipe.sample, spec, model, stop.check, reference)
-    return measure(samples, run.samples, recipe.metric, model.engine.device)
+    return measure(samples, run.samples, metrics_of(recipe), model.engine.device)
