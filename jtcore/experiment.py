@@ -16,6 +16,7 @@ from torch import Tensor
 from jtcore.artifact import load_initial, other_backbone, save_adapter
 from jtcore.cache import Cache, cache_folder
 from jtcore.checkpoint import newest_checkpoint
+from jtcore.curve import Curve
 from jtcore.data import captions
 from jtcore.engine import Engine, memory_told
 from jtcore.engines import make_engine
@@ -118,8 +119,12 @@ def _trained(
         run.say(f"continuing at step {checkpoint.position.number} of {recipe.steps}")
         _tell_processes(checkpoint.values.get("processes", 1), run)
     _begin(recipe, run, model)
+    streams, curve = materials.streams, None
+    if recipe.validation and recipe.validation.every:
+        done = checkpoint.position.number if checkpoint else 0
+        curve = Curve.begin(recipe, run, model, streams, adapter_scales(recipe), done)
     with _previewing(recipe, run, plugins, model, materials) as previews:
-        trainer = Trainer(recipe, plugins.hook, run, model, materials.streams, stop, previews)
+        trainer = Trainer(recipe, plugins.hook, run, model, streams, stop, previews, curve)
         trainer.train(checkpoint)
     model.train(False)
     return model
