@@ -31,22 +31,42 @@ class Published:
 
     def find(self, model: str) -> Path:
         """Where it is; of a hub id it is fetched into the hub's cache. Raises JtError."""
-        path = Path(model).expanduser()
-        if path.is_file():
-            return path
-        if path.is_dir():
-            if (path / self.name).is_file():
-                return path / self.name
+        path = self._on_disk(model)
+        if path is None:
+            try:
+                path = Repository(model).root([self.name]) / self.name
+            except ValueError as error:
+                raise self._problem(model, str(error)) from error
+        if not path.is_file():
             raise self._problem(model, f"has no {self.name}")
-        if not HUB_ID.fullmatch(model):
-            raise self._problem(model, "is no file, folder or hub id")
+        return path
+
+    def there(self, model: str) -> Path | None:
+        """The same, but nothing is fetched: None where the hub has it. Raises JtError."""
+        from huggingface_hub import try_to_load_from_cache
+
+        if path := self._on_disk(model):
+            return path
+        if isinstance(cached := try_to_load_from_cache(model, self.name), str):
+            return Path(cached)
         try:
-            found = Repository(model).root([self.name]) / self.name
+            names = Repository(model).names(".")
         except ValueError as error:
             raise self._problem(model, str(error)) from error
-        if not found.is_file():
+        if self.name not in names:
             raise self._problem(model, f"has no {self.name}")
-        return found
+        return None
+
+    def _on_disk(self, model: str) -> Path | None:
+        """The file, or the one in a folder; None of a hub id. Raises JtError."""
+        path = Path(model).expanduser()
+        if path.is_dir() and not (path / self.name).is_file():
+            raise self._problem(model, f"has no {self.name}")
+        if path.exists():
+            return path / self.name if path.is_dir() else path
+        if not HUB_ID.fullmatch(model):
+            raise self._problem(model, "is no file, folder or hub id")
+        return None
 
     def _problem(self, model: str, what: str) -> JtError:
         return JtError(
