@@ -8,8 +8,8 @@ from typing import Any
 from attrs import Factory, frozen
 
 from jtcore.errors import JtError
+from jtcore.evaluation.estimates import Row, compare, summarise
 from jtcore.pages.curves import Curve, read_curves
-from jtcore.statistics import student
 
 EVALUATION = "evaluation/evaluation.json"  # of a run
 FACTS = "report.json"  # of a run: what its page says that is nowhere else
@@ -34,6 +34,7 @@ class Numbers:
     metrics: Mapping[str, Mapping[str, Any]]  # their identities, by name
     summary: Mapping[str, Mapping[str, Mapping[str, float]]]  # by model and NAME.VALUE
     paired: Sequence[Mapping[str, Any]]
+    average: Mapping[str, Any] | None = None  # of means, with what is wrong with it
 
     @property
     def missing(self) -> dict[str, str]:
@@ -82,7 +83,7 @@ def of_run(folder: Path) -> Contents:
         Shot(folder / "samples" / e["file"], e["model"], e["prompt"], e["seed"], e["metrics"])
         for e in results.get("samples", [])
     ]
-    numbers = [_own_numbers(results)] if results.get("metrics") else []
+    numbers = [_own_numbers(own)] if results.get("metrics") else []
     shots = own
     if evaluation:
         numbers = [_numbers(evaluation), *numbers]
@@ -153,22 +154,18 @@ def _merged(shots: Sequence[Shot], own: Sequence[Shot]) -> list[Shot]:
 
 def _numbers(evaluation: Mapping[str, Any]) -> Numbers:
     return Numbers(
-        "Metrics", evaluation["metrics"], evaluation["summary"], evaluation.get("paired", [])
+        "Metrics",
+        evaluation["metrics"],
+        evaluation["summary"],
+        evaluation["paired"],
+        evaluation.get("average_score"),
     )
 
 
-def _own_numbers(results: Mapping[str, Any]) -> Numbers:
-    """What the run measured itself, with Student's t intervals over videos."""
-    summary = {
-        model: {name: _bounded(value) for name, value in values.items()}
-        for model, values in results["metrics"].items()
-    }
-    return Numbers("Metrics that the run measured", {}, summary, [])
-
-
-def _bounded(value: Mapping[str, float]) -> dict[str, float]:
-    found = student(value["mean"], value["deviation"], value["videos"])
-    return {"mean": found.estimate, "low": found.low, "high": found.high, "videos": found.count}
+def _own_numbers(shots: Sequence[Shot]) -> Numbers:
+    """What the run measured itself."""
+    rows = [Row(shot.model, shot.prompt, shot.seed, shot.values) for shot in shots]
+    return Numbers("Metrics that the run measured", {}, summarise(rows), compare(rows, {}))
 
 
 def _references(evaluation: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:

@@ -25,7 +25,7 @@ WIDTH, HEIGHT, ROW, FOOT = 300, 130, 20, 20  # pixels
 LEFT, RIGHT = 10, 70  # of a row; the number stands at its right
 AXIS = 46  # pixels for the numbers of a curve's axis
 
-Row = tuple[str, int, float, float, float]  # model, its number, mean, low, high
+Row = tuple[str, int, float, float | None, float | None]  # model, its number, mean, low, high
 
 
 def mark(number: int) -> str:
@@ -47,13 +47,12 @@ def stroke(number: int) -> str:
 
 def intervals(name: str, rows: Sequence[Row]) -> str:
     """A line for each model: its mean and interval, on one axis."""
-    ends = [end for *_, mean, low, high in rows for end in (mean, low, high) if isfinite(end)]
+    ends = [end for _, _, *each in rows for end in each if end is not None]
     low, high = _padded(min(ends), max(ends))
     height = ROW * len(rows) + FOOT
 
     def at(value: float) -> float:
-        inside = min(max(value, low), high)  # an interval without bounds reaches the edges
-        return round(LEFT + (WIDTH - LEFT - RIGHT) * (inside - low) / (high - low), 1)
+        return round(LEFT + (WIDTH - LEFT - RIGHT) * (value - low) / (high - low), 1)
 
     drawn = "".join(_row(at, place, row) for place, row in enumerate(rows))
     axis = (
@@ -118,9 +117,12 @@ def _row(at, place: int, row: Row) -> str:
     model, order, mean, low, high = row
     y = ROW * place + ROW / 2
     colour, path = COLOURS[order % len(COLOURS)], MARKS[order % len(MARKS)]
+    told, line = f"{model}: {number(mean)}", ""
+    if low is not None and high is not None:
+        told += f" [{number(low)}, {number(high)}]"
+        line = f"<path d='M{at(low)},{y}H{at(high)}' stroke='{colour}' stroke-width='2'/>"
     return (
-        f"<g><title>{escape(model)}: {number(mean)} [{number(low)}, {number(high)}]</title>"
-        f"<path d='M{at(low)},{y}H{at(high)}' stroke='{colour}' stroke-width='2'/>"
+        f"<g><title>{escape(told)}</title>{line}"
         f"<path d='{path}' transform='translate({at(mean)},{y})' fill='{colour}'/>"
         f"<text x='{WIDTH - RIGHT + 12}' y='{y + 4}'>{number(mean)}</text></g>"
     )

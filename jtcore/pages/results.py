@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from itertools import groupby
-from math import isfinite
 from os.path import relpath
 from pathlib import Path
 from typing import Any
@@ -81,19 +80,22 @@ def _numbers(numbers: Numbers, models: Sequence[str], place: str) -> Iterator[st
     yield "<div class='cards'>"
     yield from (_card(numbers, name, models) for name in names)
     yield "</div>"
-    yield "<p class='note'>Means, with 95 % intervals in brackets; n counts videos.</p>"
+    yield "<p class=note>Means over n videos, with 95 % intervals of a bootstrap over prompts.</p>"
     header = ["metric", *models]
     yield from table(header, (_summary_row(numbers, name, models) for name in names))
     if numbers.paired:
         yield "<h3>Paired differences</h3>"
         yield (
-            "<p class='note'>On the same prompts and seeds, with 95 % intervals. A win is a better"
-            " value; where no direction is better, a higher one.</p>"
+            "<p class='note'>On the same prompts and seeds, with 95 % intervals of a bootstrap over"
+            " prompts. A pair is won by the better value (↑ higher, ↓ lower); where neither is"
+            " better, by the higher one. A tie is half a win.</p>"
         )
-        yield from table(PAIRED, (_paired_row(each) for each in numbers.paired))
+        yield from table(PAIRED, (_paired_row(numbers, each) for each in numbers.paired))
+    if numbers.average:
+        yield from _average(numbers.average)
 
 
-PAIRED = ("metric", "of", "difference", "wins", "ties", "losses", "pairs")
+PAIRED = ("metric", "of", "difference", "win rate", "won", "tied", "lost", "pairs")
 
 
 def _card(numbers: Numbers, name: str, models: Sequence[str]) -> str:
@@ -126,15 +128,25 @@ def _estimate(value: Mapping[str, float] | None) -> Cell:
 
 def _bounds(value: Mapping[str, float]) -> str:
     """Nothing where a single value bounds nothing."""
-    if not (isfinite(value["low"]) and isfinite(value["high"])):
+    if value["low"] is None:
         return ""
     return f"[{number(value['low'])}, {number(value['high'])}]"
 
 
-def _paired_row(each: Mapping[str, Any]) -> list[Cell]:
+def _paired_row(numbers: Numbers, each: Mapping[str, Any]) -> list[Cell]:
     difference = Cell(f"{each['difference']:+.4g}", each["difference"], _bounds(each))
+    rate = {key: each[f"win_rate_{key}"] for key in ("low", "high")}
+    won = Cell(f"{each['win_rate']:.2f}", each["win_rate"], _bounds(rate))
     counts = (Cell(str(each[key])) for key in ("wins", "ties", "losses", "pairs"))
-    return [Cell(each["value"]), Cell(f"{each['one']} − {each['other']}"), difference, *counts]
+    name = Cell(_headed(numbers, each["value"]), each["value"])
+    return [name, Cell(f"{each['one']} − {each['other']}"), difference, won, *counts]
+
+
+def _average(average: Mapping[str, Any]) -> Iterator[str]:
+    yield "<h3>Average-Score</h3>"
+    rows = average["models"].items()
+    yield from table(["model", "Average-Score"], ([Cell(m), _value(v)] for m, v in rows))
+    yield f"<p class='note'>{escape(', '.join(average['of']))}: {escape(average['warning'])}.</p>"
 
 
 def _videos(contents: Contents, folder: Path) -> Iterator[str]:
