@@ -1,11 +1,13 @@
 """What videos are compared with: the subject's pictures and the motion's clips."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 import attrs
 from attrs import frozen
 
 from jtcore.data import source_files
+from jtcore.errors import JtError
 from jtcore.evaluation.identity import REFERENCES
 from jtcore.recipe import Recipe
 from jtcore.structure import Component
@@ -24,14 +26,26 @@ class References:
         """These, and those of `below` where there are none."""
         return References(self.subject or below.subject, self.motion or below.motion)
 
+    @property
+    def named(self) -> dict[str, str]:
+        """Those that there are."""
+        return {name: place for name, place in attrs.asdict(self).items() if place is not None}
+
     def files(self) -> dict[str, list[str]]:
-        """Absolute paths of their files. Raises JtError where one has none."""
-        return {
-            name: [str(path.absolute()) for path in source_files(getattr(self, name))]
-            if getattr(self, name)
-            else []
-            for name in REFERENCES
-        }
+        """Absolute paths of their files; what is not there is left out."""
+        found: dict[str, list[str]] = {name: [] for name in REFERENCES}
+        for name, place in self.named.items():
+            with suppress(JtError):  # data of a run may be gone: metrics that need it say so
+                found[name] = [str(path.absolute()) for path in source_files(place)]
+        return found
+
+    def check(self) -> None:
+        """Raises JtError where the command line names what is not there."""
+        for name, place in self.named.items():
+            try:
+                source_files(place)
+            except JtError as error:
+                raise JtError(f"--{name}: {problem}" for problem in error.problems) from error
 
 
 def filled(metrics: Mapping[str, Component], references: References) -> dict[str, Component]:
