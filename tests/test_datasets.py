@@ -75,7 +75,7 @@ def test_all_that_a_download_lacks_is_told_at_once(download, layout, capsys):
 
     status, problems = checked(capsys, download, layout)
     assert status == 2
-    assert problems.pop(3).startswith("motion_16f/twirling/00.mp4: cannot be read to its end (")
+    assert problems.pop(3).startswith("motion_16f/twirling/00.mp4: cannot be read: ")
     assert problems == [
         "motion_49f: lacks twirling, which another folder of clips has",
         "subject/bear_plushie: 01 is missing before 02.png",

@@ -87,7 +87,7 @@ def _of_file(path: Path, place: Path, frames: int) -> Problems:
         found = len(timeline(path).starts)
     except JtError as error:
         told = str(error).removeprefix(f"{path}: ")
-        yield f"{place}: cannot be read to its end ({told}); fetch it again"
+        yield f"{place}: {told}; fetch it again"
         return
     if found < frames:
         yield f"{place}: has {found} of {frames} frames"
