@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING
@@ -83,8 +83,9 @@ def read_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
 
     try:
         if path.suffix == ".safetensors":
-            return dict(load_file(path, device="cpu"))
-        held = torch.load(path, map_location=device, weights_only=True)
+            held = load_file(path, device="cpu")
+        else:
+            held = torch.load(path, map_location=device, weights_only=True)
     except (OSError, RuntimeError, EOFError, KeyError, UnpicklingError, SafetensorError) as error:
         told = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise JtError(f"model: {path} is no file of tensors that can be read: {told}") from error
@@ -94,6 +95,17 @@ def read_tensors(path: Path, device: str = "cpu") -> dict[str, Tensor]:
     if not isinstance(held, Mapping) or not all(map(torch.is_tensor, held.values())):
         raise JtError(f"model: {path} holds something else than named tensors")
     return {str(name).removeprefix("module."): tensor for name, tensor in held.items()}
+
+
+def misfits(published: Published, model: str, build: Callable[[], nn.Module]) -> list[str]:
+    """What keeps the file from being loaded into a network, on the meta device; nothing is
+    fetched."""
+    try:
+        if path := published.there(model):
+            raise_unless_alike(build(), read_tensors(path, "meta"), path)
+    except JtError as error:
+        return list(error.problems)
+    return []
 
 
 def load_frozen(
