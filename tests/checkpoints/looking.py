@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import torch
-from checkpoints.tokenizers import build_clip_tokenizer
 from transformers import (
     CLIPConfig,
     CLIPModel,
@@ -14,6 +13,8 @@ from transformers import (
     ViTConfig,
     ViTModel,
 )
+
+from checkpoints.tokenizers import build_clip_tokenizer
 
 SIDE = 32  # px, of the squares that the networks see
 CLIP_NUMBERS = {
