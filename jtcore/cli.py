@@ -241,6 +241,76 @@ def _add_measuring(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def study(arguments: Sequence[str] | None = None) -> int:
+    """`jt-study`: let people compare videos blindly, and count what they say."""
+    parser = _parser(
+        "jt-study",
+        "Make a page on which people compare videos of two or more methods, whose names it does not"
+        " know; later, score their answers.",
+    )
+    parser.add_argument(
+        "sources",
+        nargs="*",
+        metavar="DIR",
+        help="run directories, of which what each has learned is compared; or one, with its base"
+        " model; or folders of videos; NAME=DIR names a method",
+    )
+    _add_study(parser)
+    parser.add_argument(
+        "--score", nargs="+", type=Path, metavar="FILE", help="count the answers in these files"
+    )
+    parser.add_argument("--key", type=Path, metavar="FILE", help="the key.json, with --score")
+    parser.add_argument("--json", action="store_true", help="print JSON, with --score")
+    given = parser.parse_args(arguments)
+    if bool(given.sources) == bool(given.score):
+        parser.error("name either what is compared or --score FILE")
+    if given.score and not given.key:
+        parser.error("--score needs the --key of the study")
+    if given.sources and not given.out:
+        parser.error("name a folder for the study with --out DIR")
+    if given.pairs is not None and given.pairs < 1:
+        parser.error(f"--pairs: expected 1 or more, got {given.pairs}")
+
+    def work() -> None:
+        if given.score:
+            from jtcore.pages import score
+
+            print(score.command(given.score, given.key, given.json))
+        else:
+            from jtcore.pages import study
+
+            page, key = study.make(given)
+            print(f"  {page}  for raters\n  {key}  for you alone: it says who made which")
+
+    return guarded(work)
+
+
+def _add_study(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where study.html and key.json go")
+    parser.add_argument(
+        "--prompts", type=Path, metavar="FILE", help="of folders of videos, as in jt-eval"
+    )
+    for name, told in (("subject", "pictures"), ("motion", "clips")):
+        parser.add_argument(
+            f"--{name}", metavar="DIR", help=f"{told} that are shown; default: the first run's"
+        )
+    parser.add_argument(
+        "--questions",
+        nargs="+",
+        choices=("subject", "motion", "overall"),
+        default=["subject", "motion", "overall"],
+        help="default: all three",
+    )
+    parser.add_argument("--ties", action="store_true", help="let raters say that both are equal")
+    parser.add_argument(
+        "--pairs", type=int, metavar="N", help="of each two methods, at random; default: all"
+    )
+    parser.add_argument("--title", default="Which video is better?", help="of the page")
+    parser.add_argument(
+        "--seed", type=int, help="of order and sides; default: one that nobody knows, in key.json"
+    )
+
+
 def _parser(name: str, description: str, status: str = EXIT_STATUS) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(name, description=description, epilog=status)
     parser.add_argument("--version", action="version", version=f"jtcore {__version__}")
@@ -356,6 +426,7 @@ COMMANDS = {
     "run": run,
     "plan": plan,
     "sample": sample,
+    "study": study,
     "plugins": plugins,
     "convert": convert,
     "eval": evaluate,

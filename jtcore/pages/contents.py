@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import Factory, frozen
+from attrs import Factory, evolve, frozen
 
 from jtcore.errors import JtError
 from jtcore.evaluation.estimates import Row, compare, summarise
@@ -83,17 +83,16 @@ def of_run(folder: Path) -> Contents:
         Shot(folder / "samples" / e["file"], e["model"], e["prompt"], e["seed"], e["metrics"])
         for e in results.get("samples", [])
     ]
-    numbers = [_own_numbers(own)] if results.get("metrics") else []
-    shots = own
+    numbers, shots = [_own_numbers(own)], own
     if evaluation:
-        numbers = [_numbers(evaluation), *numbers]
+        numbers = [_numbers(evaluation), _own_numbers(_without(own, evaluation["videos"]))]
         shots = _merged(list(_shots(evaluation, (folder / EVALUATION).parent)), own)
     files = facts.get("references", {})
     return Contents(
         title=facts.get("title") or folder.name,
         told=[trained.facts, trained.command],
         shots=shots,
-        numbers=numbers,
+        numbers=[each for each in numbers if each.summary or each.metrics],
         references={folder / "samples" / file: caption for file, caption in files.items()},
         framed=True,
         runs={"": trained},
@@ -146,6 +145,26 @@ def _shots(evaluation: Mapping[str, Any], folder: Path) -> Iterator[Shot]:
         yield Shot(file, each["model"], each["prompt"], each.get("seed"), values)
 
 
+def _without(own: Sequence[Shot], evaluated: Sequence[Mapping[str, Any]]) -> list[Shot]:
+    """A run's videos with the values that its evaluation does not have, or has otherwise."""
+    known = {(v["model"], v["prompt"], v["seed"], *each) for v in evaluated for each in _items(v)}
+    return [
+        evolve(
+            shot,
+            values={
+                name: value
+                for name, value in shot.values.items()
+                if (shot.model, shot.prompt, shot.seed, name, value) not in known
+            },
+        )
+        for shot in own
+    ]
+
+
+def _items(video: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    yield from video.get("values", {}).items()
+
+
 def _merged(shots: Sequence[Shot], own: Sequence[Shot]) -> list[Shot]:
     """An evaluation's videos, and those of the run that it did not have."""
     had = {(shot.model, shot.prompt, shot.seed) for shot in shots}
@@ -164,7 +183,7 @@ def _numbers(evaluation: Mapping[str, Any]) -> Numbers:
 
 def _own_numbers(shots: Sequence[Shot]) -> Numbers:
     """What the run measured itself."""
-    rows = [Row(shot.model, shot.prompt, shot.seed, shot.values) for shot in shots]
+    rows = [Row(s.model, s.prompt, s.seed, s.values) for s in shots if s.values]
     return Numbers("Metrics that the run measured", {}, summarise(rows), compare(rows, {}))
 
 

@@ -118,4 +118,5 @@ def _figure(shown: Shown) -> str:
         drawn = f"<img src='{shown.medium.uri}' alt='{escape(shown.caption)}'>"
     else:
         drawn = video(shown.medium, shown.caption)
-    return f"<figure>{drawn}<figcaption>{caption}</figcaption></figure>"
+    told = f"<figcaption>{caption}</figcaption>" if caption else ""
+    return f"<figure>{drawn}{told}</figure>"

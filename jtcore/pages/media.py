@@ -9,7 +9,7 @@ from io import BytesIO
 from pathlib import Path
 
 import av
-from attrs import frozen
+from attrs import evolve, frozen
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -53,20 +53,33 @@ def share(videos: int) -> int:
 def embed(path: Path, room: int) -> Medium:
     """What a page holds of a file, in at most `room` bytes where that can be. Raises JtError where
     it cannot be decoded."""
-    shown = timeline(path)
-    frames = len(shown.starts)
-    poster = _picture(path, frames // 2, POSTER if frames > 1 else PICTURE)
-    if frames == 1:
-        return Medium(poster, poster, 1, 1.0, False)
-    fps = frames / shown.seconds if shown.seconds else 1.0
+    medium = _pictured(path)
+    if medium.is_picture:
+        return medium
     if path.stat().st_size <= room and _is_played(path):
-        kind = PLAYED[path.suffix.lower()]
-        return Medium(_uri(kind, path.read_bytes()), poster, frames, fps, False)
+        return evolve(medium, uri=_uri(PLAYED[path.suffix.lower()], path.read_bytes()))
     for side, loss in RUNGS:
         video = encode(path, side, loss)
         if len(video) <= room:
             break
-    return Medium(_uri("video/mp4", video), poster, frames, fps, True)
+    return evolve(medium, uri=_uri("video/mp4", video), is_preview=True)
+
+
+def anew(path: Path, side: int, loss: int) -> Medium:
+    """A file encoded anew, whatever it is, with nothing of its metadata; see `encode`."""
+    medium = _pictured(path)
+    if medium.is_picture:
+        return medium
+    return evolve(medium, uri=_uri("video/mp4", encode(path, side, loss)), is_preview=True)
+
+
+def _pictured(path: Path) -> Medium:
+    """With a picture of its middle alone."""
+    shown = timeline(path)
+    frames = len(shown.starts)
+    poster = _picture(path, frames // 2, POSTER if frames > 1 else PICTURE)
+    fps = frames / shown.seconds if shown.seconds else 1.0
+    return Medium(poster, poster, frames, fps, False)
 
 
 def encode(path: Path, side: int, loss: int) -> bytes:
@@ -75,7 +88,7 @@ def encode(path: Path, side: int, loss: int) -> bytes:
     shown, file = timeline(path), BytesIO()
     rate = len(shown.starts) / shown.seconds if shown.seconds else 1.0
     options = {"crf": str(loss), "x264-params": "mbtree=0"}
-    with av.open(file, "w", format="mp4", options={"movflags": "+faststart"}) as out:
+    with av.open(file, "w", format="mp4") as out:
         stream = out.add_stream("libx264", Fraction(rate).limit_denominator(1001), options=options)
         stream.pix_fmt, stream.thread_count = "yuv420p", 1
         for index, pixels in enumerate(_pixels(path, range(len(shown.starts)))):
@@ -86,11 +99,6 @@ def encode(path: Path, side: int, loss: int) -> bytes:
             out.mux(stream.encode(small))
         out.mux(stream.encode())
     return file.getvalue()
-
-
-def video_uri(video: bytes) -> str:
-    """What `encode` wrote, for an address."""
-    return _uri("video/mp4", video)
 
 
 def _fitted(height: int, width: int, side: int) -> tuple[int, int]:
