@@ -133,7 +133,7 @@ def _average(given: Namespace, suite: Suite) -> Mapping[str, float]:
             "--average-score: this suite has no [average_score], which names its numbers and their"
             " factors; the shipped suite jointtuner has"
         )
-    return suite.average_score if given.average_score else {}
+    return suite.average_of if given.average_score else {}
 
 
 def _measure(
@@ -178,7 +178,12 @@ def _write_together(
     table = results.write(evaluation, out, _command())
     page = write_evaluation_page(out / results.NAME, dict(zip(names, folders, strict=True)))
     say("\n".join(["", *results.told(table)]))
-    say(f"\n  {out / results.NAME}\n  {page}")
+    say(f"\n  {_near(out / results.NAME)}\n  {_near(page)}")
+
+
+def _near(path: Path) -> Path:
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

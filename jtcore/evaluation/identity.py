@@ -20,7 +20,7 @@ from jtcore.structure import Component, unstructure
 
 REFERENCES = ("subject", "motion")  # options that name what videos are compared with
 BATCH = "batch"  # the option of how many frames at once: numbers do not depend on it
-MODEL = "model"  # the option of where weights are: `identity()` says what they are
+MODELS = {"model", "processor"}  # options of where networks are: `identity()` says what they are
 
 
 @frozen
@@ -74,7 +74,7 @@ def _digest(path: Path, inode: int, mtime: int, size: int) -> str:
 
 
 def _options(spec: Any, files: Sequence[Path], known_model: bool) -> dict[str, Any]:
-    left = {BATCH, MODEL} if known_model else {BATCH}
+    left = {BATCH, *(MODELS if known_model else ())}
     paths = {name for name, hint in option_types(type(spec)).items() if _may_be_path(hint)}
     return {
         name: _content(name, value, files) if name in paths else value
@@ -89,7 +89,8 @@ def _may_be_path(hint: Any) -> bool:
 
 def _content(name: str, value: str, files: Sequence[Path]) -> str:
     """A digest of the files that an option names, or the option itself where it names none."""
-    if name not in REFERENCES and not os.path.exists(value):  # noqa: PTH110 - of any string
+    value = os.path.expanduser(value)  # noqa: PTH111 - of any string
+    if name not in REFERENCES and not os.path.exists(value):  # noqa: PTH110
         return value
     try:
         return f"sha256:{_together(file_digest(path) for path in _named(name, value, files))}"

@@ -24,12 +24,21 @@ FOLDER = "suites"  # among the shipped recipes
 class Suite:
     """What is measured
 
-    average_score: factors of NAME.VALUE, of which --average-score takes the plain mean
+    average_score: factors by metric and value; --average-score is the plain mean of their products
     """
 
     title: str = ""
     metric: Mapping[str, Component] = component("metrics", factory=dict)
-    average_score: Mapping[str, Any] = Factory(dict)
+    average_score: Mapping[str, Mapping[str, float]] = Factory(dict)
+
+    @property
+    def average_of(self) -> dict[str, float]:
+        """Factors by NAME.VALUE."""
+        return {
+            f"{name}.{value}": factor
+            for name, factors in self.average_score.items()
+            for value, factor in factors.items()
+        }
 
 
 def read_suite(argument: str) -> Table:

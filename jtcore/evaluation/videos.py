@@ -13,6 +13,7 @@ from jtcore.lines import read_lines
 from jtcore.run import read_json
 
 OWN_RESULTS = "evaluation"  # a folder of ours, beside those of models
+OF_NO_MODEL = {OWN_RESULTS, "references"}
 OF_REQUEST = re.compile(r"(?P<number>\d+)-seed(?P<seed>\d+)")  # as `jt-run` and `jt-sample` write
 OF_PROMPT = re.compile(r"\d+-(?P<words>.+?)-(?:seed)?(?P<seed>\d+)")
 CURES = "give --prompts FILE with one a line, or name files NUMBER-prompt-words-SEED.mp4"
@@ -67,7 +68,7 @@ def _models(folder: Path) -> dict[str, list[Path]]:
     """Files of each model in order of name."""
     if files := _videos(folder):
         return {folder.resolve().name: files}
-    inner = sorted(p for p in folder.iterdir() if p.is_dir() and p.name != OWN_RESULTS)
+    inner = sorted(p for p in folder.iterdir() if p.is_dir() and p.name not in OF_NO_MODEL)
     return {path.name: files for path in inner if (files := _videos(path))}
 
 
