@@ -21,6 +21,7 @@ from jtcore.data import captions
 from jtcore.engine import Engine, memory_told
 from jtcore.engines import make_engine
 from jtcore.evaluate import measure, summarise
+from jtcore.evaluation.command import evaluate_run
 from jtcore.evaluation.references import metrics_of
 from jtcore.inversion import load_reference
 from jtcore.model import Model, load_model
@@ -101,6 +102,8 @@ def _conduct(recipe: Recipe, run: Run, plugins: Plugins, stop: Stop) -> None:
             measured = sample_and_measure(recipe, run, model, scales, stop, materials.reference)
         results |= {"metrics": summarise(measured), "samples": measured}
     run.write_json("metrics.json", results)
+    if recipe.metric:
+        evaluate_run(run.folder, recipe, model.engine.device)
 
 
 def _trained(

@@ -68,7 +68,8 @@ def _models(folder: Path) -> dict[str, list[Path]]:
     """Files of each model in order of name."""
     if files := _videos(folder):
         return {folder.resolve().name: files}
-    inner = sorted(p for p in folder.iterdir() if p.is_dir() and p.name not in OF_NO_MODEL)
+    folders = (p for p in folder.iterdir() if p.is_dir() and p.name not in OF_NO_MODEL)
+    inner = sorted(folders, key=lambda path: (path.name != "base", path.name))
     return {path.name: files for path in inner if (files := _videos(path))}
 
 
