@@ -23,11 +23,30 @@ class Together {
     this.seen = false;
     this.turn = 0; // counts commands, so that one that waits knows that it is late
     if (!this.videos.length) return;
-    this.longest = this.videos.reduce((a, b) => (length(b) > length(a) ? b : a));
-    this.slider.max = this.longest.dataset.frames - 1;
+    this.measure();
+    for (const video of this.videos) video.addEventListener("error", () => this.lose(video));
     this.button.addEventListener("click", () => this.want(!this.wanted));
     this.slider.addEventListener("input", () => this.scrub(Number(this.slider.value)));
     this.show(0);
+  }
+
+  measure() {
+    this.longest = this.videos.reduce((a, b) => (length(b) > length(a) ? b : a));
+    this.slider.max = this.longest.dataset.frames - 1;
+  }
+
+  // what a browser cannot play keeps its picture, and the others go on without it
+  lose(video) {
+    if (!video.getAttribute("src")) return;
+    const told = document.createElement("p");
+    told.className = "note";
+    told.textContent = "This browser cannot play this video.";
+    video.after(told);
+    this.videos = this.videos.filter((other) => other !== video);
+    if (this.videos.length) this.measure();
+    else this.row.querySelector(".controls").hidden = true;
+    this.turn++;
+    if (this.videos.length && this.wanted) this.play();
   }
 
   see(seen) {
@@ -51,6 +70,7 @@ class Together {
   async play() {
     const turn = ++this.turn;
     this.told(true);
+    this.start(); // first: some browsers load nothing before
     await Promise.all(this.videos.map(ready));
     if (turn !== this.turn) return;
     const time = this.longest.ended ? 0 : this.longest.currentTime;
