@@ -23,6 +23,10 @@ from jtplugins.metrics.clip_temporal_consistency import ClipTemporalConsistency
 from jtplugins.metrics.clip_text import ClipText
 from jtplugins.metrics.copying_score import CopyingScore
 from jtplugins.metrics.dino_image import DinoImage
+from jtplugins.metrics.dynamic_degree import DynamicDegree
+from jtplugins.metrics.dynamic_degree_distance import DynamicDegreeDistance
+from jtplugins.metrics.flow_error import FlowError
+from jtplugins.metrics.motion_fidelity import MotionFidelity
 from jtplugins.metrics.pickscore import PickScore
 from jtplugins.metrics.region_clip import RegionClip
 from jtplugins.metrics.region_dino import RegionDino
@@ -33,6 +37,7 @@ from jtplugins.metrics.steadiness import Steadiness
 from jtplugins.metrics.subject_consistency import SubjectConsistency
 from jtplugins.metrics.success import Success
 from jtplugins.metrics.temporal_consistency import TemporalConsistency
+from jtplugins.metrics.temporal_flickering import TemporalFlickering
 
 CPU = torch.device("cpu")
 METRICS = [
@@ -57,6 +62,11 @@ METRICS = [
     RegionClip,
     RegionDino,
     CopyingScore,
+    MotionFidelity,
+    DynamicDegree,
+    DynamicDegreeDistance,
+    FlowError,
+    TemporalFlickering,
 ]
 DINO = (DinoImage, SubjectConsistency, RegionDino, CopyingScore)  # the others' model is a CLIP
 every_metric = pytest.mark.parametrize("kind", METRICS, ids=lambda kind: kind.__name__)
@@ -80,7 +90,8 @@ def files(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def metric(kind: type, data: Path, files: Path) -> MetricSpec:
-    """One with defaults, but for the files that it needs; `task` is of drawn data."""
+    """One with defaults, but for what takes long and the files that it needs; `task` is of drawn
+    data."""
     needed = {
         "task": str(data),
         "path": (Keyframe(0.0, (0.1, 0.1, 0.9, 0.9)),),
@@ -88,8 +99,13 @@ def metric(kind: type, data: Path, files: Path) -> MetricSpec:
         "processor": str(files / "clip"),
         "head": str(files / "head.pth"),
         "subject": str(files / "subject"),
+        "motion": str(data / "motion"),
+        "grid": 12,  # of points a side: fewer than by default, which take seconds
     }
-    return kind(**{name: needed[name] for name in needed if name in attrs.fields_dict(kind)})
+    options = attrs.fields_dict(kind)
+    if "model" in options and options["model"].default is None:  # it can do without
+        del needed["model"]
+    return kind(**{name: needed[name] for name in needed if name in options})
 
 
 def noise(frames: int, side: int = 6) -> Tensor:  # (3, F, H, W)
