@@ -43,8 +43,8 @@ class MotionSmoothness(OfFrames):
     `interpolation = "amt"` gives `motion_smoothness_amt`, the number of VBench: AMT-S
     (https://arxiv.org/abs/2304.09790) at the frames' own size, on any machine. `model` is the
     file `amt-s.pth`, a folder with it, or a hub id. `compat = "jointtuner"` cuts what is drawn to
-    whole pixel values as VBench does, never up: it is darker by up to 1/255, half of that on the
-    average, and the number is off by as much, down or up.
+    whole pixel values as VBench does, never up: it is darker by half of 1/255 on the
+    average, and the number moves by at most 1/255, up or down.
 
     A still video is perfectly smooth: read it beside a metric of motion. `batch` is how many frames
     are drawn at once; `frames` is "all" or how many per second. Less than three have no value.

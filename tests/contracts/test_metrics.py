@@ -6,6 +6,7 @@ import attrs
 import pytest
 import torch
 from checkpoints.looking import build_clip, build_dino, build_head
+from checkpoints.quality import build_musiq
 from PIL import Image
 from torch import Tensor
 
@@ -26,7 +27,9 @@ from jtplugins.metrics.dino_image import DinoImage
 from jtplugins.metrics.dynamic_degree import DynamicDegree
 from jtplugins.metrics.dynamic_degree_distance import DynamicDegreeDistance
 from jtplugins.metrics.flow_error import FlowError
+from jtplugins.metrics.imaging_quality import ImagingQuality
 from jtplugins.metrics.motion_fidelity import MotionFidelity
+from jtplugins.metrics.motion_smoothness import MotionSmoothness
 from jtplugins.metrics.pickscore import PickScore
 from jtplugins.metrics.region_clip import RegionClip
 from jtplugins.metrics.region_dino import RegionDino
@@ -67,8 +70,11 @@ METRICS = [
     DynamicDegreeDistance,
     FlowError,
     TemporalFlickering,
+    ImagingQuality,
+    MotionSmoothness,
 ]
-DINO = (DinoImage, SubjectConsistency, RegionDino, CopyingScore)  # the others' model is a CLIP
+DINO = (DinoImage, SubjectConsistency, RegionDino, CopyingScore)
+MODELS = {**dict.fromkeys(DINO, "dino"), ImagingQuality: "musiq"}  # of the others a CLIP
 every_metric = pytest.mark.parametrize("kind", METRICS, ids=lambda kind: kind.__name__)
 
 
@@ -82,6 +88,7 @@ def files(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("files")
     build_clip(folder / "clip")
     build_dino(folder / "dino")
+    build_musiq(folder / "musiq")
     build_head(folder / "head.pth")
     (folder / "subject").mkdir()
     Image.effect_noise((40, 30), 90).save(folder / "subject" / "0.png")
@@ -95,13 +102,15 @@ def metric(kind: type, data: Path, files: Path) -> MetricSpec:
     needed = {
         "task": str(data),
         "path": (Keyframe(0.0, (0.1, 0.1, 0.9, 0.9)),),
-        "model": str(files / ("dino" if kind in DINO else "clip")),
+        "model": str(files / MODELS.get(kind, "clip")),
         "processor": str(files / "clip"),
         "head": str(files / "head.pth"),
         "subject": str(files / "subject"),
         "motion": str(data / "motion"),
         "grid": 12,  # of points a side: fewer than by default, which take seconds
     }
+    if kind is ImagingQuality:  # which looks at hundreds of patches of each frame
+        needed["frames"] = 1
     options = attrs.fields_dict(kind)
     if "model" in options and options["model"].default is None:  # it can do without
         del needed["model"]

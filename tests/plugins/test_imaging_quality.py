@@ -122,6 +122,7 @@ def test_a_longer_side_above_512_px_is_scaled_bilinearly_and_not_antialiased():
     spike[:, :, 4::4] = 1  # antialiasing would see it
     assert shrunk(spike).max() == 0
     assert torch.equal(shrunk(spike[:, :, :512]), spike[:, :, :512])
+    assert shrunk(torch.zeros(1, 1, 486, 701)).shape == (1, 1, 354, 512)  # of 354.97
 
 
 def test_quality_is_the_mean_of_all_frames_however_many_go_at_once(model, network):
