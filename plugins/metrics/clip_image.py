@@ -23,9 +23,9 @@ class ClipImage(OfFramesOrReleased):
     """CLIP-I: mean over frames and reference pictures of the cosine of the two, in [-1, 1]
 
     By CLIP ViT-B/32, pictures prepared as the checkpoint says. `subject` is a folder of pictures,
-    or one picture; `jt-eval --subject` fills it. `model` is a folder or a hub id; `batch` frames go
-    through it at once; `frames` is "all", or a rate in 1/s. A copied background scores as well as
-    the subject does.
+    or one picture, and of a clip its first frame; `jt-eval --subject` fills it. `model` is a folder
+    or a hub id; `batch` frames go through it at once; `frames` is "all", or a rate in 1/s. A copied
+    background scores as well as the subject does.
 
     `compat = "jointtuner"` is that paper's released number: only the first picture by name, times
     the network's own scale, which is 100, and of every int(fps / 8)th frame.

@@ -1,11 +1,13 @@
 """What is told of models and references of metrics that are missing, broken or of another kind."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from shutil import copytree
 
 import pytest
 import torch
+from checkpoints.hub import serve
 from checkpoints.looking import build_clip, build_dino, build_head
 from huggingface_hub import constants
 from PIL import Image
@@ -14,6 +16,7 @@ from jtcore.errors import JtError
 from jtcore.evaluation.identity import identify
 from jtcore.structure import Component
 from jtcore.types import Sample
+from jtplugins.backbones import _hub
 from jtplugins.metrics.aesthetic_quality import SOURCE, AestheticQuality
 from jtplugins.metrics.clip_image import ClipImage
 from jtplugins.metrics.clip_text import ClipText
@@ -45,11 +48,21 @@ def subject(tmp_path) -> Path:
 
 
 @pytest.fixture
-def offline(tmp_path, monkeypatch) -> Path:
-    """An empty cache of the hub's, which may not be left."""
+def cache(tmp_path, monkeypatch) -> Iterator[Path]:
+    """An empty cache of the hub's, and nothing remembered."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    for remembered in (_hub._fetch, _hub._list):
+        remembered.cache_clear()
+    yield tmp_path / "hub"
+    for remembered in (_hub._fetch, _hub._list):
+        remembered.cache_clear()
+
+
+@pytest.fixture
+def offline(cache, monkeypatch) -> Path:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    return tmp_path / "hub"
+    return cache
 
 
 def test_a_model_that_is_not_there_is_one_problem_that_says_how_to_get_it(offline):
@@ -77,6 +90,21 @@ def test_a_model_in_the_hubs_cache_is_found_without_the_hub(offline, clip):
         "model: 'owner/name' has no config.json with model.safetensors, or config.json with"
         " pytorch_model.bin; `hf download owner/name` fetches all of it"
     ]
+
+
+def test_weights_are_fetched_from_the_hub_where_they_are_loaded_and_not_before(
+    cache, clip, monkeypatch
+):
+    spec, local = ClipText(model="owner/name"), ClipText(model=str(clip))
+    with serve(clip) as hub:
+        template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        assert spec.problems() == []
+        assert set(hub.fetched) == {path.name for path in clip.iterdir()} - {"model.safetensors"}
+        assert dict(spec.load(CPU)(SAMPLE)) == dict(local.load(CPU)(SAMPLE))
+        assert len(hub.fetched) == len(set(hub.fetched)) == len(list(clip.iterdir()))
 
 
 @pytest.mark.parametrize(
