@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jtcore.cli import _parser, guarded
+from jtcore.cli import MEASURED, _add_plugin_folder, _add_quiet, _add_set, _parser, guarded
 
 COMPLETE = "exit status: 0 nothing is missing, 2 something is, or your mistake"
 
@@ -42,7 +42,56 @@ def data(arguments: Sequence[str] | None = None) -> int:
     return guarded(work)
 
 
-COMMANDS = {"data": data}
+def probe(arguments: Sequence[str] | None = None) -> int:
+    """`jt-probe`: what the adapters of a run do to each other."""
+    parser = _parser(
+        "jt-probe",
+        "Sample a run's model with all adapters, with each one off and with none, on prompts with"
+        " its subject, its motion, both and neither; say what carries over.",
+        MEASURED,
+    )
+    parser.add_argument("run", type=Path, metavar="RUN_DIR", help="a finished run")
+    parser.add_argument(
+        "--probes",
+        type=Path,
+        metavar="FILE",
+        help="prompts of the four kinds, seeds, metrics and questions, as TOML; default: the"
+        " probes.toml beside the run's data, or what its captions and prompts give",
+    )
+    parser.add_argument(
+        "--suite",
+        metavar="NAME",
+        help="metrics in place of the run's own: the path of a TOML file or a shipped name",
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="of the metrics; may be repeated",
+    )
+    parser.add_argument(
+        "--models", type=Path, metavar="DIR", help="a folder of downloaded models, as of jt-eval"
+    )
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    _add_set(parser, "change how it is sampled, such as sample.batch=4; may be repeated")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="default: the folder probes of the run"
+    )
+    _add_plugin_folder(parser)
+    _add_quiet(parser)
+    given = parser.parse_args(arguments)
+    given.command = ["jt-probe", *(sys.argv[1:] if arguments is None else arguments)]
+
+    def work() -> None:
+        from jtcore.probing import command
+
+        command.probe(given)
+
+    return guarded(work)
+
+
+COMMANDS = {"data": data, "probe": probe}
 
 
 if __name__ == "__main__":  # from a checkout: python -m jtcore.commands data check DIR ...
