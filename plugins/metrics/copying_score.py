@@ -22,6 +22,9 @@ from ._frames import OfFrames
 from ._preparations import of_checkpoint
 from ._references import all_frames, first_frames, found_in, reference_problems
 
+READ = {"subject": first_frames, "motion": all_frames}
+LOOKED_AT = {"subject": "pictures, first frames", "motion": "all frames"}
+
 
 @frozen
 class CopyingScore(OfFrames):
@@ -60,14 +63,13 @@ class CopyingScore(OfFrames):
             "model": self._checkpoint.identity(),
             "preparation": of_checkpoint(self._checkpoint).identity(),
             "frames": self.sampling(),
-            "references": {name: "all frames" for name, _ in self._given},
+            "references": {name: LOOKED_AT[name] for name, _ in self._given},
         }
 
     def load(self, device: torch.device) -> Metric:
         looking = _dino.load(self._checkpoint, of_checkpoint(self._checkpoint), self.batch, device)
-        read = {"subject": first_frames, "motion": all_frames}
         references = {
-            name: embed_all(looking, read[name](place), self.batch) for name, place in self._given
+            name: embed_all(looking, READ[name](place), self.batch) for name, place in self._given
         }
 
         def measure(sample: Sample) -> Mapping[str, float]:
