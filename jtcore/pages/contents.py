@@ -188,6 +188,6 @@ def _own_numbers(shots: Sequence[Shot]) -> Numbers:
 
 
 def _references(evaluation: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
-    for name, count in (("subject", 8), ("motion", 4)):
+    for name, count in (("motion", 4), ("subject", 8)):
         for file in evaluation.get("references", {}).get(name, [])[:count]:
             yield Path(file), f"{name}: {Path(file).name}"

@@ -7,6 +7,7 @@ Colours are Okabe's and Ito's, which the colour-blind tell apart, and shapes and
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from math import isfinite
+from statistics import fmean
 
 from jtcore.pages.curves import Curve
 
@@ -23,7 +24,7 @@ MARKS = (  # of 9 pixels, around (0, 0)
 )
 WIDTH, HEIGHT, ROW, FOOT = 300, 130, 20, 20  # pixels
 LEFT, RIGHT = 10, 70  # of a row; the number stands at its right
-AXIS = 46  # pixels for the numbers of a curve's axis
+AXIS = 54  # pixels for the numbers of a curve's axis
 
 Row = tuple[str, int, float, float | None, float | None]  # model, its number, mean, low, high
 
@@ -97,15 +98,10 @@ def curve_plot(name: str, runs: Mapping[str, tuple[int, Curve]]) -> str:
 
 
 def smooth(curve: Curve, reach: int = 10) -> Curve:
-    """The mean of each point and up to `reach` before and after it; fewer near the ends, as many
-    on both sides."""
+    """The mean of each point and up to `reach` before and after it."""
     values = [value for _, value in curve]
-    smoothed = []
-    for index, (step, _) in enumerate(curve):
-        near = min(reach, index, len(curve) - 1 - index)
-        window = values[index - near : index + near + 1]
-        smoothed.append((step, sum(window) / len(window)))
-    return smoothed
+    windows = (values[max(0, i - reach) : i + reach + 1] for i in range(len(curve)))
+    return [(step, fmean(window)) for (step, _), window in zip(curve, windows, strict=True)]
 
 
 def number(value: float) -> str:

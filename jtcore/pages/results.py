@@ -127,9 +127,11 @@ def _estimate(value: Mapping[str, float] | None) -> Cell:
 
 
 def _bounds(value: Mapping[str, float]) -> str:
-    """Nothing where a single value bounds nothing."""
+    """Nothing where a single value bounds nothing; values that are alike bound nothing either."""
     if value["low"] is None:
         return ""
+    if value["low"] == value["high"]:
+        return "no spread"
     return f"[{number(value['low'])}, {number(value['high'])}]"
 
 
@@ -156,7 +158,7 @@ def _videos(contents: Contents, folder: Path) -> Iterator[str]:
     room = share(len(contents.shots) + len(contents.references))
     media = {file: _medium(file, room) for file in contents.references}
     references = [Shown(told, media[file]) for file, told in contents.references.items()]
-    yield "<h2 id='videos'>Videos</h2>"
+    yield "<section><h2 id='videos'>Videos</h2>"
     yield TOOLS
     yield "<div class='beside'><div class='references'>"
     if references:
@@ -173,7 +175,7 @@ def _videos(contents: Contents, folder: Path) -> Iterator[str]:
         yield "</section>"
     yield "</div></div>"
     counted = f"Here, {previews} of {len(contents.shots)} are previews."
-    yield f"<p class='note'>{escape(RULE)} {counted}</p>"
+    yield f"<p class='note'>{escape(RULE)} {counted}</p></section>"
 
 
 TOOLS = (
