@@ -1,6 +1,6 @@
 """Rows of a report's tables, as text."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 Rows = tuple[list[str], list[list[str]]]  # a header, and what is below it
@@ -39,6 +39,13 @@ def reach_rows(results: Results) -> Rows:
         for name, reach in results.get("adapters", {}).items()
     ]
     return ["adapter", "modules", "parameters"], rows
+
+
+def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Lines of a table for a terminal: columns of one width each."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    for row in (header, *rows):
+        yield "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
 
 
 def _shown(value: Mapping[str, float]) -> str:

@@ -12,6 +12,7 @@ from attrs import frozen
 
 from jtcore.errors import JtError
 from jtcore.files import sha256
+from jtcore.pages.rows import aligned
 from jtcore.run import read_json
 from jtcore.statistics import wilson
 
@@ -81,13 +82,6 @@ def told(scores: Mapping[str, Any]) -> Iterator[str]:
     yield from aligned(header, [_agreement_row(each) for each in scores["agreement"]])
     yield ""
     yield f"left was chosen {_shown(scores['left'])}; far from 0.5, raters favour a side"
-
-
-def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Columns of one width each."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    for row in (header, *rows):
-        yield "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
 
 
 def _result_row(each: Mapping[str, Any]) -> list[str]:
