@@ -13,6 +13,7 @@ from attrs import field, frozen
 from jtcore.evaluation.estimates import Row, average_score, compare, summarise
 from jtcore.evaluation.measuring import Measured, Video
 from jtcore.files import write_text
+from jtcore.pages.rows import aligned
 from jtcore.run import write_json
 
 NAME = "evaluation.json"
@@ -140,7 +141,7 @@ def told(table: Mapping[str, Any]) -> Iterator[str]:
             [name, *(_estimate(table["summary"][model].get(name)) for model in models)]
             for name in names
         ]
-        yield from _aligned(["metric", *models], rows)
+        yield from aligned(["metric", *models], rows)
     if table["paired"]:
         yield ""
         yield "difference on the same prompts and seeds [95 % interval], and pairs won"
@@ -148,7 +149,7 @@ def told(table: Mapping[str, Any]) -> Iterator[str]:
             [pair["value"], f"{pair['one']} - {pair['other']}", _difference(pair), _wins(pair)]
             for pair in table["paired"]
         ]
-        yield from _aligned(["metric", "models", "difference", "won / tied / lost"], rows)
+        yield from aligned(["metric", "models", "difference", "won / tied / lost"], rows)
     if average := table.get("average_score"):
         yield ""
         yield from _average(average)
@@ -180,9 +181,3 @@ def _interval(found: Mapping[str, Any]) -> str:
 
 def _wins(pair: Mapping[str, Any]) -> str:
     return f"{pair['wins']} / {pair['ties']} / {pair['losses']} of {pair['pairs']}"
-
-
-def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    for row in (header, *rows):
-        yield "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
