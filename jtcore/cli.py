@@ -266,6 +266,11 @@ def study(arguments: Sequence[str] | None = None) -> int:
         parser.error("name either what is compared or --score FILE")
     if given.score and not given.key:
         parser.error("--score needs the --key of the study")
+    making = [name for name in STUDY if getattr(given, name) != parser.get_default(name)]
+    if given.score and making:
+        parser.error(f"--score takes --key and --json, and no --{making[0]}")
+    if given.sources and (given.key or given.json):
+        parser.error("--key and --json are of --score")
     if given.sources and not given.out:
         parser.error("name a folder for the study with --out DIR")
     if given.pairs is not None and given.pairs < 1:
@@ -283,6 +288,9 @@ def study(arguments: Sequence[str] | None = None) -> int:
             print(f"  {page}  for raters\n  {key}  for you alone: it says who made which")
 
     return guarded(work)
+
+
+STUDY = ("out", "prompts", "subject", "motion", "questions", "ties", "pairs", "title", "seed")
 
 
 def _add_study(parser: argparse.ArgumentParser) -> None:

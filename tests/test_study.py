@@ -305,3 +305,54 @@ def test_a_study_without_common_prompts_or_references_is_told(runs, tmp_path, ca
         for name in ("subject", "motion")
     )
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, told",
+    [
+        ([], "name either what is compared or --score FILE"),
+        (["a", "--score", "b"], "name either what is compared or --score FILE"),
+        (["--score", "b"], "--score needs the --key of the study"),
+        (["--score", "b", "--key", "k", "--ties"], "--score takes --key and --json, and no --ties"),
+        (["a", "b", "--json"], "--key and --json are of --score"),
+        (["a", "b"], "name a folder for the study with --out DIR"),
+        (["a", "--out", "o", "--pairs", "0"], "--pairs: expected 1 or more, got 0"),
+    ],
+)
+def test_options_that_do_not_belong_together_are_told(capsys, arguments, told):
+    with pytest.raises(SystemExit) as left:
+        cli.study(arguments)
+    assert left.value.code == 2
+    assert capsys.readouterr().err.endswith(f"error: {told}\n")
+
+
+def test_what_is_no_folder_and_what_has_one_model_is_told(runs, tmp_path, capsys):
+    assert cli.study(["nowhere", "--out", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == (
+        "nowhere: is not a folder; expected a run directory, or one of videos\n"
+    )
+    videos = runs[0] / "samples/base"
+    assert cli.study([str(videos), "--out", str(tmp_path), "--prompts", prompts(tmp_path)]) == 2
+    assert capsys.readouterr().err == (
+        f"{videos}: has videos of one model; expected another to compare with\n"
+    )
+
+
+def test_folders_of_videos_are_compared_with_references_that_are_named(runs, tmp_path):
+    folders = [f"{name}={runs[0] / 'samples' / name}" for name in ("base", "adapted")]
+    reference = str(runs[0] / "samples/references/motion-00.mp4")
+    options = ["--questions", "motion", "overall", "--motion", reference, "--title", "Which <one>?"]
+    where = ["--out", str(tmp_path / "out"), "--prompts", prompts(tmp_path)]
+    assert cli.study([*folders, *where, *options]) == 0
+
+    key = json.loads((tmp_path / "out/key.json").read_text())
+    page = (tmp_path / "out/study.html").read_text()
+    assert key["methods"] == ["base", "adapted"]
+    assert {trial["prompt"] for trial in key["trials"].values()} == {"one", "two"}
+    assert "<h1>Which &lt;one&gt;?</h1>" in page
+    assert "Reference: motion" in page and "Reference: subject" not in page
+
+
+def prompts(folder: Path) -> str:
+    (folder / "prompts.txt").write_text("one\ntwo\n")
+    return str(folder / "prompts.txt")

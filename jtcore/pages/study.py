@@ -135,6 +135,8 @@ def _methods(sources: Sequence[str], prompts: Path | None) -> dict[str, list[Vid
 def _by_model(folder: Path, prompts: Path | None, sources: int) -> dict[str | None, list[Video]]:
     """Of one run or folder all its models; of several, what each run has learned. None names what
     needs no name beside its folder's."""
+    if not folder.is_dir():
+        raise JtError(f"{folder}: is not a folder; expected a run directory, or one of videos")
     is_run = (folder / "run.json").is_file()
     own = videos.of_run(folder) if is_run else videos.of_folder(folder, prompts)
     models = list(dict.fromkeys(video.model for video in own))
