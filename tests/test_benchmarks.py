@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import adapter_overhead, data, equal_time, gated_lora, low_bit_error, training_step
+from benchmarks import (
+    adapter_overhead,
+    data,
+    equal_time,
+    gated_lora,
+    low_bit_error,
+    smoothness,
+    training_step,
+)
 from jtplugins.pocket.draw import draw
 
 TINY = ("data.motion.size=[64, 64]", "data.subject.size=[64, 64]", "adapter.joint.rank=2")
@@ -96,3 +104,12 @@ def test_variants_are_given_the_steps_of_as_much_time(two_variants, capsys):
 def test_a_variant_that_is_not_there_is_told_before_anything_is_timed(two_variants):
     with pytest.raises(SystemExit, match="--like third: expected one of once, twice"):
         equal_time.main([str(two_variants), "--like", "third"])
+
+
+def test_smoothness_is_told_of_clips_made_wrong(capsys, tmp_path):
+    draw(tmp_path, "wug", "eightwise", pictures=2, videos=2)
+    clips = sorted(tmp_path.rglob("*.mp4"))[:1]
+    smoothness.main([*map(str, clips), "--frames", "5"])
+    values = re.findall(r"^\| ([a-z][^|]+) \| ([\d.]+) \|", capsys.readouterr().out, re.M)
+    assert [name for name, _ in values][:2] == ["as filmed", "one frame repeated"]
+    assert len(values) == 7 and dict(values)["one frame repeated"] == "1.000"

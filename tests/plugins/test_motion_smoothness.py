@@ -11,12 +11,14 @@ from checkpoints.quality import build_amt, build_musiq, drawn_picture, filled
 from torch import Tensor
 from torch.nn import functional
 
+from jtcore.media import read_sample
 from jtcore.types import Sample
 from jtplugins.metrics._amt import AMTS
 from jtplugins.metrics._correlation import BothWays, pixel_grid, warped
 from jtplugins.metrics.motion_smoothness import MotionSmoothness, halfway_by_flow
 
 CPU = torch.device("cpu")
+CLIPS = Path(__file__).parents[3] / "shared" / "data" / "motions" / "playing_guitar"
 PUBLISHED = "260e6ea545aecae63fba8a248a319da218d23728e0d6a09f386bf613282b1251"
 
 
@@ -152,6 +154,17 @@ def test_videos_are_as_smooth_as_one_would_say():
     assert still > linear > 0.99
     assert linear - 0.05 > shuffled
     assert shuffled > smoothness(flickering)["motion_smoothness_dis"] + 0.1
+
+
+@pytest.mark.skipif(not CLIPS.is_dir(), reason="playing_guitar is not on this machine")
+def test_a_filmed_clip_is_smoother_than_shuffled_or_flickering():
+    video, _ = read_sample(sorted(CLIPS.glob("*.avi"))[0])
+    filmed = video[:, :7, ::2, ::2]
+    darker = filmed.clone()
+    darker[:, 1::2] = (darker[:, 1::2] - 0.2).clamp(min=0)
+    ways = (filmed, filmed[:, [0, 4, 2, 6, 1, 5, 3]], darker)
+    smooth, shuffled, flickering = (smoothness(way)["motion_smoothness_dis"] for way in ways)
+    assert smooth > shuffled > flickering
 
 
 def test_a_flicker_costs_what_it_changes():
