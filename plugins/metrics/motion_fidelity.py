@@ -40,8 +40,8 @@ class MotionFidelity(OfTracks):
     tracker: "lucas_kanade" (OpenCV, no weights; a point is lost for good where the way back misses
     it by 1 px) or "cotracker", the papers' own; values are named by it. model: the file
     scaled_offline.pth, its folder, or a hub id. grid: points a side, of the first frame. batch:
-    frames through CoTracker's encoder at once. motion: a clip, or a folder of them. compat: the
-    number as "jointtuner" releases it (x100; never 100 for a video and itself), named by it too.
+    frames through CoTracker's encoder at once. motion: a clip, or a folder of them. compat: as
+    "jointtuner" releases it, x100, without the true match of each track; named by it too.
 
     Blind to what moves, where and how far: only directions count, and one good match for each
     track. A single frame has no value, nor a motion in which nothing moves.
