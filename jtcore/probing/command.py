@@ -119,16 +119,18 @@ def _read(given: Namespace, say: Callable[[str], None]) -> Probing:
     recipe = build_recipe(table, plugins)
     with inside(began):
         asked, where = probe_table(recipe, began, probes)
-        built = structure(Probes, asked, plugins)
-        artifacts = read_adapters([Source(run)], plugins)
-        generation = _generation(recipe, artifacts, built, given, plugins)
     say(where)
+    built = structure(Probes, asked, plugins)
+    artifacts = read_adapters([Source(run)], plugins)
+    generation = _generation(recipe, artifacts, built, given, plugins)
     trained = attrs.asdict(trained_on(recipe))
     references = References(**{k: v and str(began / v) for k, v in trained.items()})
     suite = {"metric": own.get("metric", {}) | asked.get("metric", {})}
     metrics = suites.build_suite(suite, [], given.only, plugins).metric
     metrics = _of_both(filled(metrics, references), references)
     metrics = suites.with_models(metrics, models) if models else metrics
+    for problem in _problems(metrics):
+        say(f"will be missing: {problem}")
     return Probing(run, began, out, recipe, built, artifacts, generation, metrics, references)
 
 
@@ -150,6 +152,13 @@ def _generation(
     table["adapter"] = {artifact.name: unstructure(artifact.adapter) for artifact in artifacts}
     table |= image_encoder_of(artifacts)
     return structure(Generation, change(table, given.set), plugins)
+
+
+def _problems(metrics: Mapping[str, Component]) -> Iterator[str]:
+    """What keeps metrics from being loaded, told before any video is made."""
+    for name, metric in metrics.items():
+        for problem in getattr(metric.spec, "problems", list)():
+            yield f"metric.{name}: {problem}"
 
 
 def _of_both(metrics: Mapping[str, Component], references: References) -> dict[str, Component]:
