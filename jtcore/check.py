@@ -16,6 +16,7 @@ from jtcore.data import data_problems, known_captions, reference_files
 from jtcore.engine import DTYPES, choose_device
 from jtcore.engines import engine_problems, reduction_problems
 from jtcore.errors import JtError
+from jtcore.evaluation.references import metrics_of
 from jtcore.inversion import prior_problems
 from jtcore.kernels import kernel_problem
 from jtcore.lowbit import low_bit_problem, lower
@@ -119,7 +120,7 @@ def sampled_shape_problems(settings: Sampling, spec: BackboneSpec) -> Problems:
 def _metrics(recipe: Recipe) -> Problems:
     """What metrics lack; said once of all that lack the same."""
     lacking: dict[str, list[str]] = {}
-    for name, metric in recipe.metric.items():
+    for name, metric in metrics_of(recipe).items():
         for problem in getattr(metric.spec, "problems", list)():
             option, _, told = problem.partition(": ")
             lacking.setdefault(told, []).append(f"metric.{name}.{option}")

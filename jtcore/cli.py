@@ -14,6 +14,10 @@ TOO_LARGE, MISTAKE, INTERRUPTED = 1, 2, 3
 EXIT_STATUS = (
     "exit status: 0 done, 2 your mistake (nothing was lost), 3 stopped by a signal (resumable)"
 )
+MEASURED = (
+    "exit status: 0 done, and metrics that lack a model are named; 2 your mistake; 3 stopped by a"
+    " signal (the same command goes on)"
+)
 FITS = "exit status: 0 fits, or no --gpu was named; 1 does not fit; 2 your mistake"
 
 
@@ -165,6 +169,156 @@ def convert(arguments: Sequence[str] | None = None) -> int:
     return guarded(work)
 
 
+def evaluate(arguments: Sequence[str] | None = None) -> int:
+    """`jt-eval`: measure videos."""
+    parser = _parser(
+        "jt-eval", "Measure the videos of runs, or of any folder, and compare models.", MEASURED
+    )
+    parser.add_argument(
+        "runs", nargs="*", type=Path, metavar="RUN_DIR", help="finished runs, or ablations of them"
+    )
+    parser.add_argument(
+        "--videos", type=Path, metavar="DIR", help="a folder of videos, or of a folder per model"
+    )
+    parser.add_argument(
+        "--prompts",
+        type=Path,
+        metavar="FILE",
+        help="one a line, in the order of the videos' names; default: as the names say",
+    )
+    parser.add_argument(
+        "--subject", metavar="DIR", help="pictures of the subject; default: a run's"
+    )
+    parser.add_argument("--motion", metavar="DIR", help="clips of the motion; default: a run's")
+    _add_measuring(parser)
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="default: the folder evaluation of what is measured"
+    )
+    _add_plugin_folder(parser)
+    _add_quiet(parser)
+    given = parser.parse_args(arguments)
+    if bool(given.runs) == (given.videos is not None):
+        parser.error("name either run directories or --videos DIR")
+    if given.prompts and not given.videos:
+        parser.error("--prompts is of --videos; a run knows its prompts")
+
+    def work() -> None:
+        from jtcore.evaluation import command
+
+        command.evaluate(given)
+
+    return guarded(work)
+
+
+def _add_measuring(parser: argparse.ArgumentParser) -> None:
+    """By what videos are measured."""
+    parser.add_argument(
+        "--suite",
+        metavar="NAME",
+        help="metrics: the path of a TOML file or a shipped name, such as offline; default: a run's"
+        " own, or general",
+    )
+    _add_set(parser, "change the suite, such as metric.clip_text.batch=4; may be repeated")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="of the metrics; may be repeated",
+    )
+    parser.add_argument(
+        "--models",
+        type=Path,
+        metavar="DIR",
+        help="a folder of downloaded models, each under the last part of its hub id",
+    )
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument(
+        "--average-score", action="store_true", help="the mean of all means that the suite says"
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="a metric that lacks something is a mistake"
+    )
+
+
+def study(arguments: Sequence[str] | None = None) -> int:
+    """`jt-study`: let people compare videos blindly, and count what they say."""
+    parser = _parser(
+        "jt-study",
+        "Make a page on which people compare videos of two or more methods, whose names it does not"
+        " know; later, score their answers.",
+    )
+    parser.add_argument(
+        "sources",
+        nargs="*",
+        metavar="DIR",
+        help="run directories, of which what each has learned is compared; or one, with its base"
+        " model; or folders of videos; NAME=DIR names a method",
+    )
+    _add_study(parser)
+    parser.add_argument(
+        "--score", nargs="+", type=Path, metavar="FILE", help="count the answers in these files"
+    )
+    parser.add_argument("--key", type=Path, metavar="FILE", help="the key.json, with --score")
+    parser.add_argument("--json", action="store_true", help="print JSON, with --score")
+    given = parser.parse_args(arguments)
+    if bool(given.sources) == bool(given.score):
+        parser.error("name either what is compared or --score FILE")
+    if given.score and not given.key:
+        parser.error("--score needs the --key of the study")
+    making = [name for name in STUDY if getattr(given, name) != parser.get_default(name)]
+    if given.score and making:
+        parser.error(f"--score takes --key and --json, and no --{making[0]}")
+    if given.sources and (given.key or given.json):
+        parser.error("--key and --json are of --score")
+    if given.sources and not given.out:
+        parser.error("name a folder for the study with --out DIR")
+    if given.pairs is not None and given.pairs < 1:
+        parser.error(f"--pairs: expected 1 or more, got {given.pairs}")
+
+    def work() -> None:
+        if given.score:
+            from jtcore.pages import score
+
+            print(score.command(given.score, given.key, given.json))
+        else:
+            from jtcore.pages import study
+
+            page, key = study.make(given)
+            print(f"  {page}  for raters\n  {key}  for you alone: it says who made which")
+
+    return guarded(work)
+
+
+STUDY = ("out", "prompts", "subject", "motion", "questions", "ties", "pairs", "title", "seed")
+
+
+def _add_study(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where study.html and key.json go")
+    parser.add_argument(
+        "--prompts", type=Path, metavar="FILE", help="of folders of videos, as in jt-eval"
+    )
+    for name, told in (("subject", "pictures"), ("motion", "clips")):
+        parser.add_argument(
+            f"--{name}", metavar="DIR", help=f"{told} that are shown; default: the first run's"
+        )
+    parser.add_argument(
+        "--questions",
+        nargs="+",
+        choices=("subject", "motion", "overall"),
+        default=["subject", "motion", "overall"],
+        help="default: all three",
+    )
+    parser.add_argument("--ties", action="store_true", help="let raters say that both are equal")
+    parser.add_argument(
+        "--pairs", type=int, metavar="N", help="of each two methods, at random; default: all"
+    )
+    parser.add_argument("--title", default="Which video is better?", help="of the page")
+    parser.add_argument(
+        "--seed", type=int, help="of order and sides; default: one that nobody knows, in key.json"
+    )
+
+
 def _parser(name: str, description: str, status: str = EXIT_STATUS) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(name, description=description, epilog=status)
     parser.add_argument("--version", action="version", version=f"jtcore {__version__}")
@@ -276,7 +430,15 @@ def guarded(work: Callable[[], None]) -> int:
     return 0
 
 
-COMMANDS = {"run": run, "plan": plan, "sample": sample, "plugins": plugins, "convert": convert}
+COMMANDS = {
+    "run": run,
+    "plan": plan,
+    "sample": sample,
+    "study": study,
+    "plugins": plugins,
+    "convert": convert,
+    "eval": evaluate,
+}
 
 
 if __name__ == "__main__":  # launchers start modules: python -m jtcore.cli run RECIPE

@@ -107,19 +107,25 @@ def data_problems(name: str, data: Data, spec: BackboneSpec) -> list[str]:
 
 
 def reference_files(data: Data) -> list[Path]:
-    """Its pictures and videos in order of name; hidden files and captions are passed over.
+    """Its pictures and videos, as `source_files` finds them. Raises JtError."""
+    return source_files(data.source)
+
+
+def source_files(named: str) -> list[Path]:
+    """The pictures and videos of a file, a folder or a pattern, in order of name; hidden files and
+    captions are passed over.
 
     A link that leads nowhere is among them: whoever opens it says so. Raises JtError where there
     is none.
     """
-    source = Path(data.source)
+    source = Path(named)
     try:
         files = sorted(p for p in _found(source) if _may_be_shown(p) and not p.is_dir())
     except (OSError, ValueError) as error:  # not ours to read, too long, or with a null byte
-        raise JtError(f"{data.source!r} cannot be read: {error}") from error
+        raise JtError(f"{named!r} cannot be read: {error}") from error
     if not files:
         what = "is a folder without" if source.is_dir() else "matches no"
-        raise JtError(f"{data.source!r} {what} picture or video")
+        raise JtError(f"{named!r} {what} picture or video")
     return files
 
 

@@ -80,3 +80,8 @@ def _divided_weights_problems(recipe: Recipe) -> Iterator[str]:
             f"sample.preview: with {divided} no process has the whole denoiser while it trains;"
             " take stage = 2, or leave it out"
         )
+    if recipe.validation and recipe.validation.every:
+        yield (
+            f"validation.every: with {divided} no process has the whole denoiser while it trains;"
+            " take stage = 2, or leave it out"
+        )

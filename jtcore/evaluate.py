@@ -1,16 +1,15 @@
 """Metrics over the videos of a run, read back from disk as a stranger would."""
 
 from collections.abc import Mapping, Sequence
-from math import isfinite
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 import torch
 
-from jtcore.media import read_sample
+from jtcore.errors import JtError
+from jtcore.evaluation.measuring import Video, measure_all
 from jtcore.structure import Component
-from jtcore.types import Sample
 
 
 def measure(
@@ -19,15 +18,17 @@ def measure(
     metrics: Mapping[str, Component],
     device: torch.device,
 ) -> list[dict[str, Any]]:
-    """Each sample's entry with `metrics`: the values of every metric, by `metric.value` name."""
-    values: list[dict[str, float]] = [{} for _ in samples]
-    for name, metric in metrics.items():  # one in memory at a time
-        loaded = metric.spec.load(device)
-        for entry, found in zip(samples, values, strict=True):
-            video, fps = read_sample(folder / entry["file"])
-            answer = loaded(Sample(video, entry["prompt"], entry["seed"], fps))
-            found |= {f"{name}.{key}": float(v) for key, v in answer.items() if isfinite(v)}
-    return [{**entry, "metrics": found} for entry, found in zip(samples, values, strict=True)]
+    """Each sample's entry with `metrics`: the values of every metric, by `metric.value` name.
+    Raises JtError where a metric lacks something."""
+    videos = [Video(folder / e["file"], e["model"], e["prompt"], e["seed"]) for e in samples]
+    found = measure_all(videos, metrics, device)
+    if problems := [f"metric.{name}: {m.missing}" for name, m in found.items() if m.missing]:
+        raise JtError(problems)
+    rows = [
+        {f"{name}.{key}": value for name, m in found.items() for key, value in m.values[i].items()}
+        for i in range(len(videos))
+    ]
+    return [{**entry, "metrics": row} for entry, row in zip(samples, rows, strict=True)]
 
 
 def summarise(measured: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:

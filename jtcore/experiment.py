@@ -16,10 +16,13 @@ from torch import Tensor
 from jtcore.artifact import load_initial, other_backbone, save_adapter
 from jtcore.cache import Cache, cache_folder
 from jtcore.checkpoint import newest_checkpoint
+from jtcore.curve import Curve
 from jtcore.data import captions
 from jtcore.engine import Engine, memory_told
 from jtcore.engines import make_engine
 from jtcore.evaluate import measure, summarise
+from jtcore.evaluation.command import evaluate_run
+from jtcore.evaluation.references import metrics_of
 from jtcore.inversion import load_reference
 from jtcore.model import Model, load_model
 from jtcore.plugins import Plugins
@@ -99,6 +102,8 @@ def _conduct(recipe: Recipe, run: Run, plugins: Plugins, stop: Stop) -> None:
             measured = sample_and_measure(recipe, run, model, scales, stop, materials.reference)
         results |= {"metrics": summarise(measured), "samples": measured}
     run.write_json("metrics.json", results)
+    if recipe.metric:
+        evaluate_run(run.folder, recipe, model.engine.device)
 
 
 def _trained(
@@ -117,8 +122,12 @@ def _trained(
         run.say(f"continuing at step {checkpoint.position.number} of {recipe.steps}")
         _tell_processes(checkpoint.values.get("processes", 1), run)
     _begin(recipe, run, model)
+    streams, curve = materials.streams, None
+    if recipe.validation and recipe.validation.every:
+        done = checkpoint.position.number if checkpoint else 0
+        curve = Curve.begin(recipe, run, model, streams, adapter_scales(recipe), done)
     with _previewing(recipe, run, plugins, model, materials) as previews:
-        trainer = Trainer(recipe, plugins.hook, run, model, materials.streams, stop, previews)
+        trainer = Trainer(recipe, plugins.hook, run, model, streams, stop, previews, curve)
         trainer.train(checkpoint)
     model.train(False)
     return model
@@ -219,4 +228,4 @@ def sample_and_measure(
     run.say(f"sampling {len(wanted)} videos")
     spec = recipe.backbone.spec
     samples = generate(wanted, run.samples, recipe.sample, spec, model, stop.check, reference)
-    return measure(samples, run.samples, recipe.metric, model.engine.device)
+    return measure(samples, run.samples, metrics_of(recipe), model.engine.device)

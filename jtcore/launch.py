@@ -159,7 +159,7 @@ def _proceed_run(run: Run, stop: Stop) -> None:
         run.say(f"{_relative(run.folder)} is complete already")
         return
     alone = locked(run.folder) if leads else nullcontext()
-    with alone, _inside(Path(circumstances["directory"])):
+    with alone, inside(Path(circumstances["directory"])):
         if leads:
             remove_leftovers(run.folder)
         table = parse_toml(run.folder / "recipe.resolved.toml")
@@ -198,7 +198,7 @@ def _plugin_folders(table: Mapping[str, Any]) -> list[str]:
 
 
 @contextmanager
-def _inside(folder: Path) -> Iterator[None]:
+def inside(folder: Path) -> Iterator[None]:
     """Relative paths of a recipe mean what they meant where the run was started."""
     here = Path.cwd()
     if folder.is_dir():

@@ -1,6 +1,7 @@
 """A model: a backbone's denoiser with adapters attached, and captions embedded for it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 
 import torch
@@ -42,6 +43,18 @@ class Model:
         """Dropout of the adapters on or off; the denoiser is always in evaluation mode."""
         for adapter in self.adapters.values():
             adapter.train(mode)
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Training waits until the block is left: no dropout, and no random number of its own is
+        used up."""
+        device = self.engine.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            self.train(False)
+            try:
+                yield
+            finally:
+                self.train(True)
 
 
 def load_model(

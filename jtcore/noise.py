@@ -133,3 +133,25 @@ class Draws:
 
 
 PLAIN = Draws()
+
+
+@frozen
+class At(Draws):
+    """All samples at one place of the schedule, u as `Times` has it; noise as otherwise."""
+
+    place: float = field(default=0.5, validator=and_(ge(0), le(1)))
+
+    def steps(self, count: int, of: int, rng: Generator) -> Tensor:  # (count,), int64
+        import torch
+
+        return torch.full((count,), min(int(self.place * of), of - 1))
+
+    def moved(self, uniform: Tensor) -> Tensor:  # (B,)
+        import torch
+
+        return torch.full_like(uniform, self.place)
+
+
+def quantiles(count: int) -> tuple[At, ...]:
+    """The middles of `count` equal parts of the schedule, from clean to noise."""
+    return tuple(At(place=(part + 0.5) / count) for part in range(count))

@@ -249,11 +249,16 @@ def _importer(module: str) -> Callable[[], ModuleType]:
 
 def _origin(name: str, module: ModuleType) -> Origin:
     """Where a plugin is, and a hash of it and of what it may share with its neighbours."""
+    return Origin(name, str(Path(module.__file__)), source_digest(module))
+
+
+def source_digest(module: ModuleType) -> str:
+    """Of a plugin's file and of what it may share with its neighbours."""
     file = Path(module.__file__)
     digest = hashlib.sha256(file.read_bytes())
     for shared in sorted(file.parent.glob("_[!_]*.py")):
         digest.update(shared.read_bytes())
-    return Origin(name, str(file), digest.hexdigest())
+    return digest.hexdigest()
 
 
 def _where(origin: Origin) -> str:

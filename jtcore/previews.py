@@ -119,15 +119,11 @@ class Previews:
         """From noise, with the weights as they are."""
         settings, device = self.settings, self.model.engine.device
         shape = self.spec.latent_shape(settings.frames, *settings.size)
-        with within_peak(device), torch.random.fork_rng(_gpus(device)):
-            self.model.train(False)
-            try:
-                prior = self.prior
-                if prior is not None:
-                    prior = invert(prior, settings.noise_prior, self.model)
-                return denoise([request], settings, self.model, shape, prior)
-            finally:
-                self.model.train(True)
+        with within_peak(device), self.model.at_rest():
+            prior = self.prior
+            if prior is not None:
+                prior = invert(prior, settings.noise_prior, self.model)
+            return denoise([request], settings, self.model, shape, prior)
 
     def _decode_aside(self) -> None:
         """Let a process decode, unless one is at work. Where one has failed there is no other."""
@@ -211,10 +207,6 @@ def main() -> None:
     device = torch.device("cpu")
     spec, fps = recipe.backbone.spec, recipe.sample.fps
     decode(run / FOLDER, fps, spec, device, lambda: os.getppid() == parent)
-
-
-def _gpus(device: torch.device) -> list[torch.device]:
-    return [device] if device.type == "cuda" else []
 
 
 def _last_line(log: Path) -> str:

@@ -15,6 +15,7 @@ import attrs
 from jtcore.clips import mask_of
 from jtcore.data import Data, caption_file, reference_files
 from jtcore.errors import JtError
+from jtcore.evaluation.references import metrics_of
 from jtcore.files import sha256
 from jtcore.plugins import Plugins
 from jtcore.recipe import Recipe
@@ -89,7 +90,8 @@ def _digests(recipe: Recipe) -> dict[str, dict[str, dict[str, str]]]:
     files = {
         "data": {name: _files(data) for name, data in recipe.used_data.items()},
         "metric": {
-            name: getattr(metric.spec, "files", tuple)() for name, metric in recipe.metric.items()
+            name: getattr(metric.spec, "files", tuple)()
+            for name, metric in metrics_of(recipe).items()
         },
     }
     if recipe.initial:

@@ -180,11 +180,17 @@ class Sampling:
 
 @frozen
 class Validation:
-    """Losses on data that no branch trains on, with fixed noise, before and after training."""
+    """Losses on data that no branch trains on, with fixed noise, before and after training
+
+    times: "drawn" once for all, or the middles of `draws` equal parts of the schedule
+    every: so many steps of the run, at quantiles whatever the `times` of the end
+    """
 
     data: tuple[str, ...] = field(validator=min_len(1))
     draws: int = field(default=8, validator=ge(1))  # of noise and time, for each file
     seed: int = 0
+    times: Literal["drawn", "quantiles"] = "drawn"
+    every: int | None = field(default=None, validator=optional(ge(1)))
 
 
 @frozen

@@ -26,7 +26,7 @@ from jtcore.engine import Engine, memory_told
 from jtcore.errors import JtError
 from jtcore.files import write_text
 from jtcore.inversion import load_reference, prior_problems
-from jtcore.model import attach_adapters, load_model
+from jtcore.model import Model, attach_adapters, load_model
 from jtcore.plugins import load_plugins
 from jtcore.provenance import backbone_identity
 from jtcore.reading import read, replaced_words
@@ -67,10 +67,29 @@ def sample(given: Namespace) -> None:
     plugins = load_plugins([*folders, *given.plugin_folder])
     artifacts = read_adapters(sources, plugins)
     refuse_other_backbones(artifacts, _changed_backbone(given.set))
-    table = _table(given, artifacts, _base_of(recipe) if recipe else _made_for(artifacts))
+    table = _table(given, artifacts, _base_of(recipe) if recipe else made_for(artifacts))
     generation = structure(Generation, table, plugins)
     wanted = list(requests(generation.sample, _scales(given.scale, artifacts)))
     _refuse_existing(given.out, [request.file for request in wanted])
+    model, reference = ready(generation, artifacts, say)
+    settings, spec = generation.sample, generation.backbone.spec
+    model, rows = listening(model) if given.trace else (model, [])
+    with memory_told("sampling", LESS), stop_on_signals() as stop:
+        samples = generate(wanted, given.out, settings, spec, model, stop.check, reference)
+    write_json(given.out / "samples.json", samples)
+    for entry in samples:
+        if given.captions:
+            write_text((given.out / entry["file"]).with_suffix(".txt"), f"{entry['prompt']}\n")
+        say(f"{given.out / entry['file']}: {entry['prompt']}")
+    if given.trace:
+        say(f"{', '.join(str(path) for path in write_trace(rows, given.trace))}: what adapters say")
+
+
+def ready(
+    generation: Generation, artifacts: Sequence[Artifact], say: Callable[[str], None]
+) -> tuple[Model, Tensor | None]:
+    """The model with its trained adapters, which knows all captions, and the latents (C, F, H, W)
+    of the noise prior's video. Raises JtError with all that cannot be asked of the backbone."""
     settings, spec, engine = generation.sample, generation.backbone.spec, Engine(generation.engine)
     adapters = generation.adapter
     replaced = replaced_words(adapters)
@@ -86,16 +105,7 @@ def sample(given: Namespace) -> None:
     for artifact in artifacts:
         load_weights(artifact, model.adapters[artifact.name])
     model.train(False)
-    model, rows = listening(model) if given.trace else (model, [])
-    with memory_told("sampling", LESS), stop_on_signals() as stop:
-        samples = generate(wanted, given.out, settings, spec, model, stop.check, reference)
-    write_json(given.out / "samples.json", samples)
-    for entry in samples:
-        if given.captions:
-            write_text((given.out / entry["file"]).with_suffix(".txt"), f"{entry['prompt']}\n")
-        say(f"{given.out / entry['file']}: {entry['prompt']}")
-    if given.trace:
-        say(f"{', '.join(str(path) for path in write_trace(rows, given.trace))}: what adapters say")
+    return model, reference
 
 
 def _recipe(sources: Sequence[str]) -> Table | None:
@@ -121,7 +131,7 @@ def _base_of(recipe: Table) -> Table:
     }
 
 
-def _made_for(artifacts: Sequence[Artifact]) -> Table:
+def made_for(artifacts: Sequence[Artifact]) -> Table:
     """What adapters were trained on, and sampled with."""
     recorded = next((a.sample for a in artifacts if a.sample), None)
     return {
@@ -146,7 +156,7 @@ def _table(given: Namespace, artifacts: Sequence[Artifact], made_for: Table) -> 
         "engine": made_for["engine"],
         "adapter": {artifact.name: unstructure(artifact.adapter) for artifact in artifacts},
         "sample": sampling,
-        **_image_encoder(artifacts),
+        **image_encoder_of(artifacts),
     }
     for setting in given.set:
         if not setting.startswith(("backbone.", "engine.", "adapter.")):
@@ -160,7 +170,7 @@ def _changed_backbone(settings: Sequence[str]) -> list[str]:
     return [path.removeprefix("backbone.") for path in paths if path.startswith("backbone.")]
 
 
-def _image_encoder(artifacts: Sequence[Artifact]) -> Table:
+def image_encoder_of(artifacts: Sequence[Artifact]) -> Table:
     """That of the adapters which have one. Raises JtError where they differ."""
     having = [artifact for artifact in artifacts if artifact.image_encoder]
     tables = [unstructure(artifact.image_encoder) for artifact in having]

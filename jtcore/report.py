@@ -14,18 +14,22 @@ from jtcore.decode import timeline
 from jtcore.files import write_text
 from jtcore.framing import fit
 from jtcore.media import SHORT_SIDE, contact_sheet, read_thumbnails, write_video
-from jtcore.page import Table, write_page
+from jtcore.pages.contents import FACTS
+from jtcore.pages.results import write_run_page
+from jtcore.pages.rows import metric_rows, reach_rows, validation_rows
 from jtcore.recipe import Recipe, Sampling
 from jtcore.run import Run
 
 SHOWN = {"image": 8, "video": 2}  # reference files of a stream
 FRAMES = 16  # of a reference, at most
 
+Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]  # title, header, rows
 Pair = Sequence[Mapping[str, Any]]  # entries of samples: one prompt and seed, each model
 
 
 def write_report(run: Run, recipe: Recipe) -> None:
-    """Write `report.md`, `report.html`, `samples/references` and `samples/contact_sheet.png`."""
+    """Write `report.md`, `report.html`, `report.json` with what only the report says, and, where
+    videos were sampled, `samples/references` and `samples/contact_sheet.png`."""
     results = run.read_json("metrics.json")
     title = recipe.title or run.folder.name
     facts, command = _circumstances(run, recipe), shlex.join(run.read_json("run.json")["command"])
@@ -37,8 +41,9 @@ def write_report(run: Run, recipe: Recipe) -> None:
     lines = _markdown(title, facts, command, tables, pairs)
     write_text(run.folder / "report.md", "\n".join(lines) + "\n")
     enlarged = recipe.sample is not None and min(recipe.sample.size) < SHORT_SIDE
-    page = write_page(title, facts, command, tables, references, pairs, enlarged)
-    write_text(run.folder / "report.html", "\n".join(page) + "\n")
+    told = {"title": title, "facts": facts, "command": command, "enlarged": enlarged}
+    run.write_json(FACTS, told | {"references": references})
+    write_run_page(run.folder)
 
 
 def _circumstances(run: Run, recipe: Recipe) -> str:
@@ -81,48 +86,11 @@ def _pairs(samples: Pair) -> list[Pair]:
     return list(pairs.values())
 
 
-def metric_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """The table of metrics: a header, and per metric its value for each model."""
-    summary = results.get("metrics", {})
-    names = dict.fromkeys(name for values in summary.values() for name in values)
-    rows = [
-        [name, *(_shown(values[name]) if name in values else "" for values in summary.values())]
-        for name in names
-    ]
-    return ["metric", *summary], rows
-
-
-def validation_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """The table of held-out losses."""
-    rows = [
-        [
-            name,
-            f"{row['base']:.4f}",
-            f"{row['adapted']:.4f}",
-            f"{row['change']:+.4f} ± {row['change_standard_error']:.4f}",
-        ]
-        for name, row in results.get("validation", {}).items()
-    ]
-    return ["held-out data", "base", "adapted", "change ± standard error"], rows
-
-
-def _shown(value: Mapping[str, float]) -> str:
-    return f"{value['mean']:.4f} ± {value['deviation']:.4f} (n={value['videos']})"
-
-
 def _tables(results: Mapping[str, Any]) -> Iterator[Table]:
-    adapters = ("Adapters, and the modules of the denoiser that they reach", *_reach_rows(results))
+    adapters = ("Adapters, and the modules of the denoiser that they reach", *reach_rows(results))
     losses = ("Diffusion loss on held-out files, same noise", *validation_rows(results))
     metrics = ("Metrics of the samples, mean ± deviation over videos", *metric_rows(results))
     return (table for table in (losses, metrics, adapters) if table[2])
-
-
-def _reach_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    rows = [
-        [name, *(f"{reach[key]:,}" for key in ("modules", "parameters"))]
-        for name, reach in results.get("adapters", {}).items()
-    ]
-    return ["adapter", "modules", "parameters"], rows
 
 
 def _markdown(

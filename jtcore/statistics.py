@@ -1,12 +1,16 @@
-"""Estimates with their intervals: means over seeds, proportions."""
+"""Estimates with their intervals: means over seeds, means over prompts and seeds, proportions."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from functools import lru_cache
 from math import inf, isfinite, sqrt
 
 import numpy as np
 from attrs import frozen
+from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
+RESAMPLES = 10_000
+DRAWN = 4_000_000  # numbers at once, which bounds the memory of a bootstrap
 
 
 @frozen
@@ -42,6 +46,47 @@ def student(mean: float, deviation: float, count: int) -> Interval:
         return Interval(mean, -inf, inf, count)
     reach = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * deviation / sqrt(count)
     return Interval(mean, mean - reach, mean + reach, count)
+
+
+def cluster_bootstrap(values: Sequence[float], clusters: Sequence[Hashable]) -> Interval:
+    """The mean, with the percentile interval of a bootstrap that draws whole clusters.
+
+    Values of one cluster, such as videos of one prompt, are alike: drawn one by one they would
+    seem to say more than they do. So clusters are drawn with replacement, as many as there are,
+    each with all its values, and the mean is over all values drawn. Of a single cluster its values
+    are drawn, and the interval speaks of that cluster alone; a single value is unbounded. The same
+    values have the same interval each time. (Davison and Hinkley 1997, Bootstrap Methods, 3.8)
+
+    Raises ValueError without values.
+    """
+    if not values or len(values) != len(clusters):
+        raise ValueError("expected at least one value, and a cluster for each")
+    if len(values) == 1:
+        return Interval(values[0], -inf, inf, 1)
+    found: dict[Hashable, list[float]] = {}
+    for value, cluster in zip(values, clusters, strict=True):
+        found.setdefault(cluster, []).append(value)
+    groups = list(found.values()) if len(found) > 1 else [[value] for value in values]
+    sums = np.array([sum(group) for group in groups])
+    counts = np.array([len(group) for group in groups])
+    low, high = np.quantile(_resampled(sums, counts), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Interval(float(sums.sum() / counts.sum()), float(low), float(high), len(values))
+
+
+def _resampled(sums: NDArray, counts: NDArray) -> NDArray:  # (N,), (N,) -> (RESAMPLES,)
+    """Means of values whose N clusters have these sums and counts, each of another draw."""
+    rows = max(1, min(RESAMPLES, DRAWN // len(sums)))
+    parts = (_times_drawn(len(sums), rows, part) for part in range(-(-RESAMPLES // rows)))
+    return np.concatenate([times @ sums / (times @ counts) for times in parts])[:RESAMPLES]
+
+
+@lru_cache(4)  # values that are compared have the same clusters
+def _times_drawn(clusters: int, rows: int, part: int) -> NDArray:  # (rows, clusters)
+    """How often each cluster is drawn, in each of so many draws with replacement."""
+    drawn = np.random.default_rng((clusters, part)).integers(clusters, size=(rows, clusters))
+    drawn += clusters * np.arange(rows)[:, None]
+    times = np.bincount(drawn.ravel(), minlength=rows * clusters)
+    return times.reshape(rows, clusters).astype(np.float64)
 
 
 def wilson(successes: int, count: int) -> Interval:

@@ -40,8 +40,9 @@ def lines(**options) -> Any:
     return attrs.field(metadata={"lines": True}, **options)
 
 
-def structure(cls: type, table: Mapping[str, Any], plugins: Plugins) -> Any:
-    """Build `cls` from a table. Raises JtError that lists every problem with its path."""
+def structure(cls: type, table: Mapping[str, Any], plugins: Plugins | None) -> Any:
+    """Build `cls` from a table; one without components needs no plugins. Raises JtError that lists
+    every problem with its path."""
     problems: list[str] = []
     built = _Structuring(plugins, problems).attrs_class(cls, table, "")
     if problems:
@@ -97,7 +98,7 @@ _BROKEN = _Broken()
 class _Structuring:
     """One pass over a table; problems are collected, never raised."""
 
-    def __init__(self, plugins: Plugins, problems: list[str]):
+    def __init__(self, plugins: Plugins | None, problems: list[str]):
         self.plugins = plugins
         self.problems = problems
 

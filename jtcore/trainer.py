@@ -14,6 +14,7 @@ from jtcore.adapter import Adapter
 from jtcore.artifact import save_adapter
 from jtcore.branch import Branch, drop_text
 from jtcore.checkpoint import Checkpoint, Position, save_checkpoint
+from jtcore.curve import Curve
 from jtcore.engine import NonFiniteGradient, learning_rate
 from jtcore.errors import Interrupted, JtError
 from jtcore.model import Model
@@ -41,6 +42,7 @@ class Trainer:
     streams: Mapping[str, Stream]
     stopping: Callable[[], bool]  # whether a signal asked to end
     previews: Previews | None = None
+    curve: Curve | None = None
 
     def train(self, checkpoint: Checkpoint | None = None) -> None:
         """Run every stage, or those that a checkpoint has not seen the end of."""
@@ -71,7 +73,7 @@ class Trainer:
             step = Step(name, index, stage.steps, number + index)
             scalars = self.train_step(stage, step, optimizer)
             self._move_average(average, trained, stage.ema)
-            scalars = _mean(self.run.processes.gather(scalars))
+            scalars = _mean(self.run.processes.gather(scalars)) | self._validate(step)
             if leads:
                 self.hook.jt_step_finished(run=self.run, step=step, scalars=scalars)
             self._checkpoint(step, optimizer, average)
@@ -82,6 +84,14 @@ class Trainer:
         _use(average, trained)
         if leads:
             self.hook.jt_stage_finished(run=self.run, name=name, adapters=trained)
+
+    def _validate(self, step: Step) -> dict[str, float]:
+        """What the first process finds on held-out files, where it is due; the others wait."""
+        if self.curve is None or not self.curve.due(step):
+            return {}
+        found = self.curve.after(step) if self.run.processes.leads else {}
+        self.run.processes.gather(None)
+        return found
 
     def _preview(self, number: int) -> None:
         """The first process makes those that are due; the others wait for it, however long."""

@@ -7,7 +7,7 @@ Pixels are (B, 3, frames, height, width) in [-1, 1] towards a codec, in [0, 1] t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from attrs import Factory, frozen
 
@@ -354,7 +354,11 @@ class Loss(Protocol):
 
 
 class MetricSpec(Protocol):
-    """Options of a metric."""
+    """Options of a metric. Options `subject` and `motion` (str | None: a folder or a file) that are
+    left None are filled with the references of a run, or of `jt-eval`."""
+
+    version: ClassVar[int]  # raised when its numbers change; 1 where it is left out
+    better: ClassVar[Literal["higher", "lower"] | None]  # None, or left out: neither is
 
     def problems(self) -> list[str]:
         """What keeps it from being loaded, "option: problem" each, told before training starts; may
@@ -363,6 +367,11 @@ class MetricSpec(Protocol):
     def files(self) -> Sequence[Path]:
         """What it reads besides the samples: a resumed run refuses where they have changed; may be
         left out where there is nothing."""
+
+    def identity(self) -> Mapping[str, Any]:
+        """What its numbers depend on besides kind, version, options and `files()`, as JSON has it:
+        model and hash of its weights, preprocessing, frames that are looked at. Numbers of
+        different identity never share a column. May be left out where there is nothing."""
 
     def load(self, device: torch.device) -> Metric:
         """Load what it measures with, once for all samples."""

@@ -4,20 +4,23 @@ The training loss of a diffusion model says little: it moves with each draw of n
 On the same draws, the difference between base and adapted model does tell what was learned.
 """
 
-from collections.abc import Mapping
-from itertools import product
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from jtcore.adapter import switched_on, told
 from jtcore.model import Model
+from jtcore.noise import PLAIN, Draws, quantiles
 from jtcore.recipe import Validation
 from jtcore.references import shown
 from jtcore.rng import generator
 from jtcore.stream import Stream
 from jtcore.types import Part
+
+Said = list[dict[str, float]]  # what adapters say of each pass
 
 
 def validate(
@@ -35,12 +38,33 @@ def validate(
 def _summary(
     stream: Stream, settings: Validation, model: Model, scales: Mapping[str, float]
 ) -> dict[str, Any]:
-    parts = [stream.single(item, model.texts) for item in range(len(stream))]
-    pairs, said = torch.empty(len(parts), settings.draws, 2, dtype=torch.float64), []
-    for index, draw in product(range(len(parts)), range(settings.draws)):
-        pairs[index, draw] = _pair(parts[index], model, scales, (settings.seed, draw))
-        said.append(_scalars(model))
-    pairs = pairs.mean(1)  # (files, 2): draws of one file are not independent of each other
+    drawn = settings.times == "drawn"
+    draws = (PLAIN,) * settings.draws if drawn else quantiles(settings.draws)
+    base, _ = losses(stream, settings.seed, draws, model, {})
+    adapted, said = losses(stream, settings.seed, draws, model, scales)
+    of_adapters = {name: fmean(each[name] for each in said) for name in said[0]}
+    return {**compare(base, adapted), "adapters": of_adapters}
+
+
+@torch.no_grad()
+def losses(
+    stream: Stream, seed: int, draws: Sequence[Draws], model: Model, scales: Mapping[str, float]
+) -> tuple[Tensor, Said]:  # (files, draws), float64
+    """The loss of each file at each of the draws, with adapters on at `scales`."""
+    found, said = torch.empty(len(stream), len(draws), dtype=torch.float64), []
+    for item in range(len(stream)):
+        part = stream.single(item, model.texts)
+        for number, draw in enumerate(draws):
+            rng = generator(seed, number, "validation", part.stream)
+            found[item, number] = _loss(part, model, scales, rng, draw)
+            said.append(_scalars(model))
+    return found, said
+
+
+def compare(base: Tensor, adapted: Tensor) -> dict[str, float]:  # each (files, draws)
+    """Means, and the mean change with its standard error over files: draws of one file are not
+    independent of each other."""
+    pairs = torch.stack([base, adapted], -1).mean(1)  # (files, 2)
     change = pairs[:, 1] - pairs[:, 0]
     error = change.std() / len(change) ** 0.5 if len(change) > 1 else torch.tensor(0.0)
     return {
@@ -48,25 +72,19 @@ def _summary(
         "adapted": float(pairs[:, 1].mean()),
         "change": float(change.mean()),
         "change_standard_error": float(error),
-        "adapters": {name: fmean(each[name] for each in said) for name in said[0]},
     }
 
 
-@torch.no_grad()
-def _pair(
-    part: Part, model: Model, scales: Mapping[str, float], seed: tuple[int, ...]
-) -> torch.Tensor:  # (2,)
-    """The loss of one draw with adapters off, and on."""
-    noised = model.backbone.noise(part.latents, generator(*seed, "validation", part.stream))
-    losses, reference = [], shown(part)
-    for on in ({}, scales):
-        adapters = model.scaled(on)
-        with switched_on(adapters, len(part.prompts), reference=reference):
-            text = told(adapters, part.text, part.prompts)
-            with model.engine.autocast():
-                prediction = model.backbone.predict(noised.latents, noised.times, text)
-        losses.append((prediction.float() - noised.target).square().mean())
-    return torch.stack(losses)
+def _loss(
+    part: Part, model: Model, scales: Mapping[str, float], rng: torch.Generator, draw: Draws
+) -> Tensor:  # ()
+    noised = model.backbone.noise(part.latents, rng, draw)
+    adapters = model.scaled(scales)
+    with switched_on(adapters, len(part.prompts), reference=shown(part)):
+        text = told(adapters, part.text, part.prompts)
+        with model.engine.autocast():
+            prediction = model.backbone.predict(noised.latents, noised.times, text)
+    return (prediction.float() - noised.target).square().mean()
 
 
 def _scalars(model: Model) -> dict[str, float]:

@@ -13,6 +13,7 @@ from benchmarks import (
     low_bit_error,
     optimizer_error,
     planner_error,
+    smoothness,
     training_step,
 )
 from benchmarks.allocator import Allocator, replay
@@ -157,3 +158,12 @@ def test_a_step_reserves_more_than_it_allocates():
     allocated = planner_error.predicted_peak(recipe, gpu=True)
     for one in (fixed, growing):  # whole segments, of which a small network has few
         assert allocated < one.least <= one.reserved < 1.5 * allocated
+
+
+def test_smoothness_is_told_of_clips_made_wrong(capsys, tmp_path):
+    draw(tmp_path, "wug", "eightwise", pictures=2, videos=2)
+    clips = sorted(tmp_path.rglob("*.mp4"))[:1]
+    smoothness.main([*map(str, clips), "--frames", "5"])
+    values = re.findall(r"^\| ([a-z][^|]+) \| ([\d.]+) \|", capsys.readouterr().out, re.M)
+    assert [name for name, _ in values][:2] == ["as filmed", "one frame repeated"]
+    assert len(values) == 7 and dict(values)["one frame repeated"] == "1.000"

@@ -297,7 +297,9 @@ def test_a_kind_can_be_named_with_its_family(capsys):
 
 def test_an_unknown_kind_is_told(capsys):
     assert cli.plugins(["losses.lora"]) == 2
-    assert capsys.readouterr().err.startswith("unknown kind 'losses.lora'; there are ait, ")
+    assert capsys.readouterr().err.startswith(
+        "unknown kind 'losses.lora'; there are aesthetic_quality, ait, "
+    )
 
 
 def test_a_kind_that_is_near_is_offered(capsys):

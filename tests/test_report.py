@@ -2,6 +2,7 @@
 
 import json
 import sys
+from base64 import b64decode
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 
 from jtcore.evaluate import summarise
 from jtcore.media import read_sample, read_thumbnails
+from jtcore.pages.curves import read_curves
 
 
 @pytest.fixture(autouse=True)
@@ -97,26 +99,30 @@ def count_trained(run: Path) -> int:
 
 
 class Page(HTMLParser):
-    """The words, the sources and the classes of a page."""
+    """The words, the videos, the pictures and the links of a page."""
 
     def __init__(self, text: str):
         super().__init__()
         self.words: list[str] = []
-        self.sources: list[str] = []
+        self.videos: list[str] = []
+        self.pictures: list[str] = []
         self.links: list[str] = []
-        self.classes: list[str] = []
         self.feed(text)
 
     def handle_data(self, data):
         self.words.append(data)
 
     def handle_starttag(self, tag, attributes):
-        found = {"src": self.sources, "href": self.links, "class": self.classes}
+        found = {"data-src": self.videos, "src": self.pictures, "href": self.links}
         for name, value in attributes:
             found.get(name, []).append(value)
 
 
-def test_the_page_for_browsers_shows_pairs_and_escapes_what_people_wrote(run):
+def content(uri: str) -> bytes:
+    return b64decode(uri.partition(",")[2])
+
+
+def test_the_page_for_browsers_holds_the_files_and_escapes_what_people_wrote(run):
     page = Page((run / "report.html").read_text())
 
     assert {
@@ -126,20 +132,19 @@ def test_the_page_for_browsers_shows_pairs_and_escapes_what_people_wrote(run):
         "held-out data",
         "motion: 00.mp4",
         "a <wug>",
+        (run / "recipe.resolved.toml").read_text(),
     } <= {*page.words}
-    assert page.sources == [
-        "samples/references/subject-00.mp4",  # what is validated on is no reference
-        "samples/references/subject-01.mp4",
-        "samples/references/motion-00.mp4",
+    files = [
+        "samples/references/motion-00.mp4",  # what is validated on is no reference
         "samples/references/motion-01.mp4",
         "samples/base/00-seed0.mp4",
         "samples/adapted/00-seed0.mp4",
         "samples/base/00-seed1.mp4",
         "samples/adapted/00-seed1.mp4",
     ]
-    assert page.links == page.sources
-    assert page.classes == ["squares", "row", "row pair", "row pair"]
-    assert all((run / source).is_file() for source in page.sources)
+    assert [content(uri) for uri in page.videos] == [(run / file).read_bytes() for file in files]
+    assert len(page.pictures) == 2  # the subject's
+    assert [link for link in page.links if link[0] != "#"] == files[2:]
 
 
 def test_pairs_stand_below_their_own_prompt(table, jt_run):
@@ -148,7 +153,15 @@ def test_pairs_stand_below_their_own_prompt(table, jt_run):
 
     shown = [word for word in words if word in ("a wug", "a dax") or word.endswith(", seed 0")]
     pair = ["base, seed 0", "adapted, seed 0"]
-    assert shown == ["a wug", *pair, "a dax", *pair]
+    assert shown[:6] == ["a wug", *pair, "a dax", *pair]
+
+
+def test_the_page_has_the_curves_of_every_step(run):
+    curves = read_curves(run)
+
+    assert {"stage.joint/branch.joint.losses.motion", "stage.joint/lr"} <= curves.keys()
+    assert [step for step, _ in curves["stage.joint/lr"]] == [0, 1, 2]
+    assert "stage.joint/branch.joint.losses.motion" in (run / "report.html").read_text()
 
 
 def test_references_are_copies_at_the_speed_of_the_originals(table, jt_run, data):

@@ -31,6 +31,8 @@ class TensorBoard:
         self._open(step.number)
         for path, value in scalars.items():
             self.writer.add_scalar(tag(path), value, step.number)
+        if step.number + 1 == self.recipe.steps:
+            self.writer.flush()  # for the report, which is written before the run is finished
 
     @hookimpl
     def jt_preview_decoded(self, number: int, preview: Mapping[str, Any]) -> None:

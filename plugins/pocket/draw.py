@@ -15,6 +15,7 @@ from jtcore.media import write_video
 
 from .captions import caption
 from .prior import draw_prior
+from .probes import write_probes
 from .task import FILE, Task, read_task
 from .task_captions import clip_caption, picture_caption, prompts
 from .task_recipe import refuse_other_recipe, write_recipe
@@ -43,9 +44,9 @@ def draw(
 
     `out`/prior/ has twice as much of what pretraining showed, for methods that show it again;
     `out`/held_out/ has as much, shown as in the easy tier, for validation; `out`/prompts.txt has
-    prompts for evaluation, `out`/task.json says what all of it shows, for metrics, and
-    `out`/recipe.toml trains on it. Raises JtError where a folder holds another task or recipe, or
-    files that would be left beside the drawn ones.
+    prompts for evaluation, `out`/probes.toml those of `jt-probe`, `out`/task.json says what all of
+    it shows, for metrics, and `out`/recipe.toml trains on it. Raises JtError where a folder holds
+    another task or recipe, or files that would be left beside the drawn ones.
     """
     shown, held_out = draw_tasks(subject, motion, tier, seed, pictures, videos)
     _refuse_other_task(out, shown)
@@ -63,6 +64,7 @@ def draw(
     for medium, scenes in zip(MEDIA, known, strict=True):
         _write_shown(out / "prior" / medium, [(scene, caption(scene)) for scene in scenes])
     write_text(out / "prompts.txt", "".join(f"{prompt}\n" for prompt in prompts(shown)))
+    write_probes(out, shown)
     write_recipe(out, shown)
     shown.write(out)
 

@@ -5,21 +5,42 @@ from pathlib import Path
 import attrs
 import pytest
 import torch
+from checkpoints.looking import build_clip, build_dino, build_head
+from checkpoints.quality import build_musiq
+from PIL import Image
 from torch import Tensor
 
 from jtcore.plugins import load_plugins
 from jtcore.types import MetricSpec, Sample
 from jtplugins.controls._boxes import Keyframe
+from jtplugins.metrics.aesthetic_quality import AestheticQuality
 from jtplugins.metrics.appearance_leak import AppearanceLeak
 from jtplugins.metrics.background_adherence import BackgroundAdherence
+from jtplugins.metrics.background_consistency import BackgroundConsistency
 from jtplugins.metrics.background_leak import BackgroundLeak
 from jtplugins.metrics.box_following import BoxFollowing
+from jtplugins.metrics.clip_image import ClipImage
+from jtplugins.metrics.clip_temporal_consistency import ClipTemporalConsistency
+from jtplugins.metrics.clip_text import ClipText
+from jtplugins.metrics.copying_score import CopyingScore
+from jtplugins.metrics.dino_image import DinoImage
+from jtplugins.metrics.dynamic_degree import DynamicDegree
+from jtplugins.metrics.dynamic_degree_distance import DynamicDegreeDistance
+from jtplugins.metrics.flow_error import FlowError
+from jtplugins.metrics.imaging_quality import ImagingQuality
+from jtplugins.metrics.motion_fidelity import MotionFidelity
+from jtplugins.metrics.motion_smoothness import MotionSmoothness
+from jtplugins.metrics.pickscore import PickScore
+from jtplugins.metrics.region_clip import RegionClip
+from jtplugins.metrics.region_dino import RegionDino
 from jtplugins.metrics.single_object import SingleObject
 from jtplugins.metrics.sprite_identity import SpriteIdentity
 from jtplugins.metrics.sprite_motion import SpriteMotion
 from jtplugins.metrics.steadiness import Steadiness
+from jtplugins.metrics.subject_consistency import SubjectConsistency
 from jtplugins.metrics.success import Success
 from jtplugins.metrics.temporal_consistency import TemporalConsistency
+from jtplugins.metrics.temporal_flickering import TemporalFlickering
 
 CPU = torch.device("cpu")
 METRICS = [
@@ -33,7 +54,27 @@ METRICS = [
     SingleObject,
     Steadiness,
     Success,
+    ClipText,
+    ClipImage,
+    DinoImage,
+    PickScore,
+    SubjectConsistency,
+    BackgroundConsistency,
+    ClipTemporalConsistency,
+    AestheticQuality,
+    RegionClip,
+    RegionDino,
+    CopyingScore,
+    MotionFidelity,
+    DynamicDegree,
+    DynamicDegreeDistance,
+    FlowError,
+    TemporalFlickering,
+    ImagingQuality,
+    MotionSmoothness,
 ]
+DINO = (DinoImage, SubjectConsistency, RegionDino, CopyingScore)
+MODELS = {**dict.fromkeys(DINO, "dino"), ImagingQuality: "musiq"}  # of the others a CLIP
 every_metric = pytest.mark.parametrize("kind", METRICS, ids=lambda kind: kind.__name__)
 
 
@@ -41,11 +82,39 @@ def sample(video: Tensor) -> Sample:  # (3, F, H, W) in [0, 1]
     return Sample(video, "a red ball moves left on gray", seed=0, fps=8.0)
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    """Tiny networks, and a picture of a subject."""
+    folder = tmp_path_factory.mktemp("files")
+    build_clip(folder / "clip")
+    build_dino(folder / "dino")
+    build_musiq(folder / "musiq")
+    build_head(folder / "head.pth")
+    (folder / "subject").mkdir()
+    Image.effect_noise((40, 30), 90).save(folder / "subject" / "0.png")
+    return folder
+
+
 @pytest.fixture
-def metric(kind: type, data: Path) -> MetricSpec:
-    """One with defaults; `task`, where it has one, is of drawn data."""
-    needed = {"task": str(data), "path": (Keyframe(0.0, (0.1, 0.1, 0.9, 0.9)),)}
-    return kind(**{name: needed[name] for name in needed if name in attrs.fields_dict(kind)})
+def metric(kind: type, data: Path, files: Path) -> MetricSpec:
+    """One with defaults, but for what takes long and the files that it needs; `task` is of drawn
+    data."""
+    needed = {
+        "task": str(data),
+        "path": (Keyframe(0.0, (0.1, 0.1, 0.9, 0.9)),),
+        "model": str(files / MODELS.get(kind, "clip")),
+        "processor": str(files / "clip"),
+        "head": str(files / "head.pth"),
+        "subject": str(files / "subject"),
+        "motion": str(data / "motion"),
+        "grid": 12,  # of points a side: fewer than by default, which take seconds
+    }
+    if kind is ImagingQuality:  # which looks at hundreds of patches of each frame
+        needed["frames"] = 1
+    options = attrs.fields_dict(kind)
+    if "model" in options and options["model"].default is None:  # it can do without
+        del needed["model"]
+    return kind(**{name: needed[name] for name in needed if name in options})
 
 
 def noise(frames: int, side: int = 6) -> Tensor:  # (3, F, H, W)
@@ -69,10 +138,10 @@ def test_a_metric_answers_finite_numbers_and_leaves_the_video_alone(metric):
 
 @every_metric
 def test_a_metric_answers_alike_every_time_and_to_any_geometry(metric):
-    loaded = metric.load(CPU)
+    loaded, again = metric.load(CPU), metric.load(CPU)
     for frames, side in ((1, 24), (3, 25), (8, 192), (12, 48)):
         video = noise(frames, side)
-        assert loaded(sample(video)) == metric.load(CPU)(sample(video))
+        assert loaded(sample(video)) == again(sample(video))
 
 
 def consistency(video: Tensor) -> float:  # (3, F, H, W)

@@ -1,5 +1,7 @@
 """Two processes of one run: the weights that one has."""
 
+import json
+
 import pytest
 import torch
 from processes.recipes import DDP, NONE_SMALL, accumulating, assert_alike, shared, weights, zero
@@ -110,3 +112,23 @@ def test_without_a_launcher_the_world_is_one_process(
     alone = jt_run(stages, name="alone")
     finish(write_recipe(shared(stages, engine)), "--out", "one", size=1)
     assert_alike(tmp_path / "one", alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", [DDP, zero(1), zero(2)], ids=["ddp", "zero1", "zero2"])
+def test_one_of_several_processes_validates_while_the_others_wait(
+    engine, stages, jt_run, write_recipe, finish, tmp_path
+):
+    stages["validation"]["every"] = 2
+    alone = jt_run(accumulating(stages), name="alone")
+    finish(write_recipe(shared(stages, engine)), "--out", "both")
+    assert_alike(tmp_path / "both", alone)
+
+    found, expected = (
+        json.loads((run / "validation.json").read_text()) for run in (tmp_path / "both", alone)
+    )
+    assert [record["step"] for record in found] == [2, 4, 6, 8]
+    for here, there in zip(found, expected, strict=True):
+        one, other = here["losses"]["held_out"], there["losses"]["held_out"]
+        assert one["adapted"] == pytest.approx(other["adapted"], rel=1e-4)
+        assert one["branches"].keys() == other["branches"].keys()

@@ -1,0 +1,1 @@
+"""Probes of a finished run: what its adapters carry that nobody asked for."""
