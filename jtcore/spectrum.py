@@ -8,7 +8,7 @@ Temporal frequencies are in cycles/frame, from 0 to 1/2; spatial ones in cycles/
 which for latents are latent pixels. Of a clip of f frames/s, k cycles/frame are k f hertz.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from math import sqrt
 from typing import Literal, get_args
 
@@ -97,19 +97,20 @@ def radial(
     clips: ArrayLike, bands: int = 8, window: Window = "none", centred: bool = False
 ) -> Spectrum:
     """By spatial frequency in any direction, whatever the frame: in `bands` as wide as each other,
-    from 0 to the corners' sqrt(1/2) cycles/pixel. The first one has frequency 0 in it."""
+    from 0 to the corners' sqrt(1/2) cycles/pixel. The first one has frequency 0 in it; those that
+    no frequency of so small a clip falls into are left out."""
     energy = spectrum(clips, window, ("space",), centred)
     rings, axis = _rings(energy.shape[2:], bands)
-    return Spectrum(_gathered(energy.sum(1), rings, bands), (axis,))
+    return Spectrum(_gathered(energy.sum(1), rings), (axis,))
 
 
 def joint(
     clips: ArrayLike, bands: int = 8, window: Window = "none", centred: bool = False
 ) -> Spectrum:
-    """By frequency in time and in space, as `temporal` and `radial` are: (N, F // 2 + 1, bands)."""
+    """By frequency in time and in space, as `temporal` and `radial` are: (N, F // 2 + 1, K)."""
     energy = spectrum(clips, window, centred=centred)
     rings, axis = _rings(energy.shape[2:], bands)
-    return Spectrum(_folded(_gathered(energy, rings, bands)), (_time(energy.shape[1]), axis))
+    return Spectrum(_folded(_gathered(energy, rings)), (_time(energy.shape[1]), axis))
 
 
 def low_share(found: Spectrum, below: float) -> np.ndarray:  # (N,)
@@ -147,27 +148,24 @@ def _folded(energy: np.ndarray) -> np.ndarray:  # (N, F, ...) -> (N, F // 2 + 1,
 
 
 def _rings(shape: Sequence[int], bands: int) -> tuple[np.ndarray, Axis]:
-    """Of each place of a spectrum (H, W), the number of its band."""
+    """Of each place of a spectrum (H, W), the number of its band among those that have any."""
     if bands < 1:
         raise ValueError(f"expected at least one band, got {bands}")
     rows, columns = frequencies(shape)
     radius = np.hypot(rows[:, None], columns[None])
-    rings = np.minimum((radius / FARTHEST * bands).astype(int), bands - 1)
-    middles = (np.arange(bands) + 0.5) * FARTHEST / bands
+    known, rings = np.unique(
+        np.minimum((radius / FARTHEST * bands).astype(int), bands - 1), return_inverse=True
+    )
+    middles = (known + 0.5) * FARTHEST / bands
     return rings, Axis("spatial frequency", "cycles/pixel", middles)
 
 
-def _gathered(energy: np.ndarray, rings: np.ndarray, bands: int) -> np.ndarray:
-    """(N, ..., H, W) -> (N, ..., bands)"""
-    flat = energy.reshape(*energy.shape[:-2], -1)
-    parts = [flat[..., rings.ravel() == band].sum(-1) for band in range(bands)]
+def _gathered(energy: np.ndarray, rings: np.ndarray) -> np.ndarray:
+    """(N, ..., H, W) -> (N, ..., K)"""
+    flat, of_each = energy.reshape(*energy.shape[:-2], -1), rings.ravel()
+    parts = [flat[..., of_each == ring].sum(-1) for ring in range(of_each.max() + 1)]
     return np.stack(parts, -1)
 
 
 def _time(frames: int) -> Axis:
     return Axis("temporal frequency", "cycles/frame", np.arange(frames // 2 + 1) / frames)
-
-
-def bands_of(axis: Axis) -> Iterator[str]:
-    """How each band is called."""
-    yield from (f"{value:.3g} {axis.unit}" for value in axis.values)

@@ -16,12 +16,12 @@ def noise(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(shape)
 
 
-def moving_grating(k: int, l: int, speed: float, frames: int = F) -> np.ndarray:
-    """k and l cycles over the rows and columns, of which `speed` cycles pass in all frames."""
+def moving_grating(down: int, across: int, speed: float, frames: int = F) -> np.ndarray:
+    """Cycles over the rows and columns, of which `speed` cycles pass in all frames."""
     time, row, column = np.meshgrid(
         np.arange(frames) / frames, np.arange(H) / H, np.arange(W) / W, indexing="ij"
     )
-    return np.cos(2 * np.pi * (k * row + l * column - speed * time))[None, None]
+    return np.cos(2 * np.pi * (down * row + across * column - speed * time))[None, None]
 
 
 @settings(max_examples=25, deadline=None)
@@ -37,16 +37,18 @@ def test_the_energies_of_a_clip_add_up_to_the_mean_of_its_squares(shape, fold, o
     np.testing.assert_allclose(fold(clips).share.total, 1, rtol=1e-6)
 
 
-@pytest.mark.parametrize(("k", "l", "speed"), [(2, 0, 1), (0, 3, 2), (3, 4, -2), (1, -2, 3)])
-def test_a_moving_grating_is_on_the_plane_of_its_velocity(k, l, speed):
-    energy = spectrum(moving_grating(k, l, speed))[0]
+@pytest.mark.parametrize(
+    ("down", "across", "speed"), [(2, 0, 1), (0, 3, 2), (3, 4, -2), (1, -2, 3)]
+)
+def test_a_moving_grating_is_on_the_plane_of_its_velocity(down, across, speed):
+    energy = spectrum(moving_grating(down, across, speed))[0]
     times, rows, columns = frequencies((F, H, W))
     at = {tuple(place) for place in np.argwhere(energy > 1e-12).tolist()}
     assert len(at) == 2
     for time, row, column in at:
-        # a phase k x - w t that moves on with w per k: frequencies in time oppose those in space
+        # a phase k x - w t: frequencies in time oppose those in space
         ratio = (times[time] * F, rows[row] * H, columns[column] * W)
-        assert ratio in {(-speed, k, l), (speed, -k, -l)}
+        assert ratio in {(-speed, down, across), (speed, -down, -across)}
     np.testing.assert_allclose(energy.sum(), 0.5)  # the mean of a cosine's square
 
 
