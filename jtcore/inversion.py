@@ -16,6 +16,8 @@ from jtcore.recipe import NoisePrior, Sampling
 from jtcore.stream import load_items
 from jtcore.types import BackboneSpec
 
+CLEAN = Levels(torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64))
+
 
 def load_reference(
     settings: Sampling,
@@ -62,14 +64,14 @@ def invert(clean: Tensor, prior: NoisePrior, model: Model) -> Tensor:
     backbone, device = model.backbone, model.engine.device
     text = model.texts[prior.prompt][None].to(device)
     latents = clean[None].to(device, torch.float32)
-    below = Levels(torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64))
+    below = CLEAN
     for time in reversed(backbone.sampler(prior.steps).times):
         times = time[None].to(device)
         with model.engine.autocast():
             answer = backbone.predict(latents, times, text).float()
         level = backbone.levels(times)
         _, noise = separate(backbone.prediction, answer, latents, level)
-        latents = _moved(latents, noise, below, level)
+        latents = moved_to(latents, noise, below, level)
         below = level
     return latents[0]
 
@@ -82,7 +84,7 @@ def mix(inverted: Tensor, fresh: Tensor, share: float) -> Tensor:  # all (..., C
     return torch.cat([fresh[..., :before, :, :], mixed], -3)
 
 
-def _moved(latents: Tensor, noise: Tensor, level: Levels, to: Levels) -> Tensor:
-    """Latents at a `level`, with that `noise`, at another."""
+def moved_to(latents: Tensor, noise: Tensor, level: Levels, to: Levels) -> Tensor:
+    """Latents (B, C, F, H, W) at a `level`, with that `noise`, at another."""
     (signal, sigma), (to_signal, to_sigma) = level.over(latents), to.over(latents)
     return to_signal * (latents - sigma * noise) / signal + to_sigma * noise

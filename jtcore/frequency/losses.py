@@ -19,17 +19,17 @@ from itertools import cycle, islice
 
 import numpy as np
 import torch
-from attrs import field, frozen
+from attrs import NOTHING, field, fields, frozen
 from attrs.validators import ge
 from torch import Tensor
 
 from jtcore.adapter import switched_on, told
 from jtcore.errors import JtError
-from jtcore.frequency.figures import Figure, Line, Panel
+from jtcore.frequency.figures import Figure, Panel
 from jtcore.frequency.shift import line
 from jtcore.frequency.subject import Subject
 from jtcore.model import Model
-from jtcore.noise import PLAIN, Draws, SharedNoise
+from jtcore.noise import AXES, PLAIN, Draws, SharedNoise
 from jtcore.rng import generator
 from jtcore.spectrum import radial, temporal
 from jtcore.types import Loss, Part
@@ -92,23 +92,37 @@ class Row:
     snr: float
 
 
-def askable(subject: Subject, kinds: Sequence[str], offset: Sequence[str]) -> dict[str, Asked]:
+def askable(
+    subject: Subject, kinds: Sequence[str], against: str, offset: Sequence[str]
+) -> dict[str, Asked]:
     """Losses of those kinds with default options; all that need neither masks nor attention where
-    none is named. `offset` are axes that a part of the noise shares, for one more: the first loss
-    with that noise in latents and target alike. Raises JtError for an unknown kind."""
+    none is named. `offset` are axes that a part of the noise shares, for one more: the loss
+    `against` with that noise in latents and target alike. Raises JtError for an unknown kind."""
+    for axis in offset:
+        if axis not in AXES:
+            raise JtError(f"--offset {axis}: no axis of noise; there are {', '.join(AXES)}")
     found = {}
     for kind in kinds or sorted(subject.plugins.families["losses"]):
-        loss = subject.plugins.find("losses", kind)()
-        if getattr(loss, "needs_mask", False) or hasattr(loss, "attention"):
+        loss = subject.plugins.find("losses", kind)
+        if _watches_more(loss):
             if kinds:
-                raise JtError(f"--losses {kind}: it watches more than the prediction")
+                raise JtError(f"--losses {kind}: it needs more than the prediction, or options")
             continue
-        found[kind] = Asked(loss)
+        found[kind] = Asked(loss())
+    if against not in found:
+        raise JtError(f"--against {against}: it is none of {', '.join(found)}")
     if offset:
-        first = next(iter(found))
         noise = Draws(offset=SharedNoise(1.0, tuple(offset)))
-        found[f"{first}, noise shifted"] = Asked(found[first].loss, noise)
+        found[f"{against}, noise shifted"] = Asked(found[against].loss, noise)
     return found
+
+
+def _watches_more(loss: type) -> bool:
+    """Whether it must be told something, or sees more than the prediction."""
+    if any(each.default is NOTHING for each in fields(loss)):
+        return True
+    made = loss()
+    return getattr(made, "needs_mask", False) or hasattr(made, "attention")
 
 
 def gradients(

@@ -17,7 +17,7 @@ from jtcore.errors import JtError
 from jtcore.model import Model, load_model
 from jtcore.plugins import Plugins
 from jtcore.reading import replaced_words
-from jtcore.recipe import Recipe
+from jtcore.recipe import Recipe, Sampling
 from jtcore.stream import Stream, embed_texts, load_stream
 from jtcore.tables import find_recipe
 from jtcore.types import Backbone
@@ -70,10 +70,18 @@ class Subject:
         """The first clip of each file of a table. Raises JtError."""
         return torch.stack([item.latents[0] for item in self.stream(name).items])
 
+    @property
+    def sampling(self) -> Sampling:
+        """How the recipe samples. Raises JtError where it does not."""
+        if self.recipe.sample is None:
+            raise JtError("sample: this recipe has no such table, and says of no prompts or sizes")
+        return self.recipe.sample
+
     @cached_property
     def texts(self) -> Mapping[str, Tensor]:  # caption -> (L, D)
         """Every caption of the recipe's, embedded."""
         needed = {c for data in self.recipe.used_data.values() for c in captions(data)} | {""}
+        needed |= {*self.recipe.sample.captions} if self.recipe.sample else set()
         replaced = replaced_words(self.recipe.adapter)
         spec, device = self.recipe.backbone.spec, self.engine.text_device
         return embed_texts(sorted(needed), spec, self.cache, device, replaced)
