@@ -71,7 +71,7 @@ def invert(clean: Tensor, prior: NoisePrior, model: Model) -> Tensor:
             answer = backbone.predict(latents, times, text).float()
         level = backbone.levels(times)
         _, noise = separate(backbone.prediction, answer, latents, level)
-        latents = moved_to(latents, noise, below, level)
+        latents = _moved(latents, noise, below, level)
         below = level
     return latents[0]
 
@@ -84,7 +84,7 @@ def mix(inverted: Tensor, fresh: Tensor, share: float) -> Tensor:  # all (..., C
     return torch.cat([fresh[..., :before, :, :], mixed], -3)
 
 
-def moved_to(latents: Tensor, noise: Tensor, level: Levels, to: Levels) -> Tensor:
+def _moved(latents: Tensor, noise: Tensor, level: Levels, to: Levels) -> Tensor:
     """Latents (B, C, F, H, W) at a `level`, with that `noise`, at another."""
     (signal, sigma), (to_signal, to_sigma) = level.over(latents), to.over(latents)
     return to_signal * (latents - sigma * noise) / signal + to_sigma * noise

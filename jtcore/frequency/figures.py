@@ -36,6 +36,7 @@ STYLE = {
     "svg.hashsalt": "jtcore",  # so that the same numbers make the same file
 }
 RESOLUTION = 150  # dots per inch of a PNG
+WIDTH, HEIGHT = 3.2, 2.5  # inches, of a panel
 
 
 @frozen(eq=False)
@@ -111,7 +112,7 @@ def _draw(figure: Figure) -> Drawing:
         drawing, axes = pyplot.subplots(
             lines,
             columns,
-            figsize=(3.2 * columns, 2.5 * lines + 1),
+            figsize=(WIDTH * columns, _height(figure) * lines + 1),
             squeeze=False,
             layout="constrained",
         )
@@ -125,12 +126,17 @@ def _draw(figure: Figure) -> Drawing:
             place.axis("off")
         for place in places[count:]:
             place.axis("off")
-        drawing.suptitle(figure.title, fontsize=10)
+        drawing.suptitle(f"{figure.title}\n{figure.note}".strip(), fontsize=9)
         _add_legend(drawing, places[: len(figure.panels)])
-        if figure.note:
-            drawing.supxlabel(figure.note, fontsize=7, color="#555555")
     pyplot.close(drawing)
     return drawing
+
+
+def _height(figure: Figure) -> float:
+    """Of a row, in inches: that of its pictures where there is nothing else."""
+    if figure.panels:
+        return HEIGHT
+    return max(WIDTH * pixels.shape[0] / pixels.shape[1] + 0.3 for _, pixels in figure.pictures)
 
 
 def _draw_panel(panel: Panel, place: Axes) -> None:

@@ -17,7 +17,7 @@ from jtcore.diffusion import separate
 from jtcore.frequency.figures import Figure, Panel
 from jtcore.frequency.shift import SHARED, Settings, line, shifted_latents
 from jtcore.frequency.subject import Subject
-from jtcore.inversion import CLEAN, invert, moved_to
+from jtcore.inversion import CLEAN, invert
 from jtcore.model import Model
 from jtcore.noise import draw_shared
 from jtcore.recipe import NoisePrior
@@ -44,10 +44,9 @@ def reconstruct(
         if shift is not None:
             answer = answer + shift.to(answer)
         clean, of_noise = separate(backbone.prediction, answer, latents, level)
-        if to is CLEAN:
-            return clean[0]
-        latents = moved_to(latents, of_noise, level, to)
-    raise AssertionError("a sampler has at least one step")
+        signal, sigma = to.over(latents)  # and never by the first one's signal, which may be 0
+        latents = signal * clean + sigma * of_noise
+    return latents[0]
 
 
 def reconstructions(
