@@ -169,10 +169,13 @@ def _add_legend(drawing: Drawing, places: Sequence[Axes]) -> None:
 
 
 def _save(drawing: Drawing, path: Path) -> None:
+    from matplotlib import rc_context
+
     kind = path.suffix[1:]
     plain = {"png": {"Software": None}, "svg": {"Date": None}}[kind]  # as bytes, the same each time
     buffer = io.BytesIO()
-    drawing.savefig(buffer, format=kind, dpi=RESOLUTION, metadata=plain, bbox_inches="tight")
+    with rc_context(STYLE):
+        drawing.savefig(buffer, format=kind, dpi=RESOLUTION, metadata=plain, bbox_inches="tight")
     with write_atomically(path) as aside:
         aside.write_bytes(buffer.getvalue())
 
