@@ -67,8 +67,8 @@ class Gradients:
 
     of_prediction: np.ndarray  # (M, C, F, H, W), the mean over its own draws
     own_of_prediction: np.ndarray  # (M, C, F, H, W), one draw's departure from that
-    of_weights: np.ndarray  # (M, weights), the mean over its own draws
-    own_variance: np.ndarray  # (M, weights), over its own draws
+    of_weights: np.ndarray  # (M, weights), the mean over its own draws, float32: they are many
+    own_variance: np.ndarray  # (weights,), over its own draws, a mean over those of noise
     own: int  # how many those were
 
 
@@ -134,10 +134,12 @@ def gradients(
     for number, part in enumerate(parts):
         for name, one in asked.items():
             collected[name].append(_of_one(model, part, one, number, settings))
-    return {
-        name: Gradients(*(np.stack(each) for each in zip(*found, strict=True)), settings.own)
-        for name, found in collected.items()
-    }
+    return {name: _gathered(found, settings.own) for name, found in collected.items()}
+
+
+def _gathered(found: Sequence[tuple[np.ndarray, ...]], own: int) -> Gradients:
+    *means, variances = zip(*found, strict=True)
+    return Gradients(*(np.stack(each) for each in means), sum(variances) / len(variances), own)
 
 
 def _parts(subject: Subject, stream: str, count: int) -> Iterator[Part]:
@@ -169,7 +171,7 @@ def _of_one(
     mean = mean / count
     variance = np.maximum(squares / count - mean**2, 0) * count / (count - 1)
     own = (stacked[0] - stacked.mean(0)) * (count / (count - 1)) ** 0.5  # of the size of one draw's
-    return stacked.mean(0), own, mean, variance
+    return stacked.mean(0), own, mean.astype(np.float32), variance
 
 
 def _through(prediction: Tensor, weights: Sequence[Tensor], gradient: Tensor) -> np.ndarray:
@@ -198,10 +200,10 @@ def table(
 def _row(
     name: str, role: str, found: Gradients, other: Gradients, at: slice | np.ndarray, seed: int
 ) -> Row:
-    ones, others = found.of_weights[:, at], other.of_weights[:, at]
+    ones, others = (each.of_weights[:, at].astype(np.float64) for each in (found, other))
     gram, base, cross = ones @ ones.T, others @ others.T, ones @ others.T
     apart = gram - cross - cross.T + base  # of the differences, draw by draw
-    own = float(found.own_variance[:, at].sum(1).mean())
+    own = float(found.own_variance[at].sum())
     of_noise = float(np.trace(gram)) / len(gram) - _off(gram) - own / found.own
     norms = partial(_norms, gram, base)
     return Row(

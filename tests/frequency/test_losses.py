@@ -53,7 +53,7 @@ def test_gradients_of_weights_are_those_of_training(subject):
 def drawn(mean: np.ndarray, noise: float, draws: int, seed: int) -> Gradients:
     rng = np.random.default_rng(seed)
     weights = mean + noise * rng.standard_normal((draws, len(mean)))
-    return Gradients(np.zeros(1), np.zeros(1), weights, np.zeros_like(weights), own=1)
+    return Gradients(np.zeros(1), np.zeros(1), weights, np.zeros(len(mean)), own=1)
 
 
 def test_squared_norms_of_means_have_no_bias_of_finite_draws():
