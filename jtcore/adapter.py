@@ -65,6 +65,17 @@ class Adapter(nn.Module):
         """
         raise JtError(f"{type(self).__name__} says of no linear that it is a plain LoRA of it")
 
+    def factors(self) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """`down` (rank, in) and `up` (out, rank) of each linear's update, by its name in the
+        denoiser, without any strength that depends on the input. Raises JtError where there are
+        none."""
+        return self.low_rank()
+
+    def strengths(self) -> Mapping[str, Tensor]:
+        """What each layer's update was multiplied by in the last pass, by name; each (). Nothing
+        where that is always the scale."""
+        return {}
+
 
 def told(adapters: Iterable[Adapter], text: Tensor, prompts: Sequence[str]) -> Tensor:
     """The `text` (B, L, D) of prompts as the adapters that are on change it, one after another."""

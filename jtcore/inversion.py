@@ -16,6 +16,8 @@ from jtcore.recipe import NoisePrior, Sampling
 from jtcore.stream import load_items
 from jtcore.types import BackboneSpec
 
+CLEAN = Levels(torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64))
+
 
 def load_reference(
     settings: Sampling,
@@ -62,7 +64,7 @@ def invert(clean: Tensor, prior: NoisePrior, model: Model) -> Tensor:
     backbone, device = model.backbone, model.engine.device
     text = model.texts[prior.prompt][None].to(device)
     latents = clean[None].to(device, torch.float32)
-    below = Levels(torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64))
+    below = CLEAN
     for time in reversed(backbone.sampler(prior.steps).times):
         times = time[None].to(device)
         with model.engine.autocast():
@@ -83,6 +85,6 @@ def mix(inverted: Tensor, fresh: Tensor, share: float) -> Tensor:  # all (..., C
 
 
 def _moved(latents: Tensor, noise: Tensor, level: Levels, to: Levels) -> Tensor:
-    """Latents at a `level`, with that `noise`, at another."""
+    """Latents (B, C, F, H, W) at a `level`, with that `noise`, at another."""
     (signal, sigma), (to_signal, to_sigma) = level.over(latents), to.over(latents)
     return to_signal * (latents - sigma * noise) / signal + to_sigma * noise

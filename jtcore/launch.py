@@ -43,7 +43,7 @@ def start(
     """Begin what a recipe or an ablation says, in a new folder. Raises JtError, Interrupted."""
     with together() as processes:
         path = find_recipe(argument)
-        table = _table(path, settings, folders)
+        table = changed_table(path, settings, folders)
         recipes, plugins = checked(table)
         trials = ablation.trials(table)
         folder = None
@@ -54,7 +54,7 @@ def start(
 
 def check_only(argument: str, settings: Sequence[str], folders: Sequence[str]) -> None:
     """Check a recipe, or every variant of an ablation, and train nothing. Raises JtError."""
-    table = _table(find_recipe(argument), settings, folders)
+    table = changed_table(find_recipe(argument), settings, folders)
     recipes, plugins = checked(table)
     for broken in dict.fromkeys(b for each in plugins.values() for b in each.broken):
         print(f"broken plugin {broken.name}: {broken.error}")
@@ -180,7 +180,7 @@ def _with_absolute_folders(recipe: Recipe) -> Recipe:
     return evolve(recipe, plugins=PluginFolders(folders))
 
 
-def _table(path: Path, settings: Sequence[str], folders: Sequence[str]) -> Table:
+def changed_table(path: Path, settings: Sequence[str], folders: Sequence[str]) -> Table:
     """A recipe's table as the command line changes it."""
     table = change(read_table(path), settings)
     if folders:

@@ -79,6 +79,15 @@ class GatedAdapter(LinearAdapter):
         told = {"gate": torch.stack(gates).mean(), "gate_min": low, "gate_max": high}
         return {**super().scalars(), **told}
 
+    def factors(self) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """Without the gates."""
+        return super().low_rank()
+
+    def strengths(self) -> Mapping[str, Tensor]:
+        """The gates, means over the pass."""
+        found = {name: update.sampled() for name, update in self.updates.items()}
+        return {name: one.last for name, one in found.items() if one.last is not None}
+
     def low_rank(self) -> Mapping[str, tuple[Tensor, Tensor]]:
         raise JtError(
             "it is a gated LoRA: each layer's strength is read off that layer's input, which no"

@@ -1,0 +1,1 @@
+"""`jt-freq`: what shifts, losses, runs and adapters do, by frequency in time and space."""

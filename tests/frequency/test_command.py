@@ -1,0 +1,133 @@
+"""`jt-freq` on the model that is shipped: its figures, their numbers, and what it refuses."""
+
+import csv
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from jtcore.frequency.cli import main
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def check_figures(folder: Path, *names: str) -> None:
+    """Each is there as a picture, as a drawing and as numbers."""
+    for name in names:
+        with Image.open(folder / f"{name}.png") as picture:
+            assert len(picture.convert("RGB").getcolors(1 << 24)) > 10, f"{name} is empty"
+        assert (folder / f"{name}.svg").read_text().startswith("<?xml")
+        assert (folder / f"{name}.csv").is_file()
+    assert not list(folder.rglob("*.partial"))
+
+
+def test_shifts_are_told_at_each_time_in_space_and_in_time(pocket, write_recipe, jt_freq):
+    out = jt_freq("shift", write_recipe(pocket), "--times", "200", "800", "--draws", "1")
+    check_figures(out, "shift")
+    rows = read(out / "shift.csv")
+    assert {row["panel"] for row in rows} == {"t = 200", "t = 800"}
+    lines = {row["line"] for row in rows}
+    assert lines == {"clean", "channel", "spatial", "temporal", "channel-temporal"}
+    # a shift that all frames share is still: at t = 800 nearly all energy is at frequency 0 in time
+    still = [
+        float(row["y"])
+        for row in rows
+        if (row["panel"], row["line"], row["x"]) == ("t = 800", "channel-temporal", "0")
+    ]
+    assert max(still) > 0.99
+
+
+def test_figures_are_the_same_bytes_each_time(pocket, write_recipe, jt_freq, tmp_path):
+    recipe = write_recipe(pocket)
+    first = jt_freq("shift", recipe, "--times", "200", "--draws", "1")
+    names = ("shift.png", "shift.svg", "shift.csv")
+    before = {name: (first / name).read_bytes() for name in names}
+    again = jt_freq("shift", recipe, "--times", "200", "--draws", "1")
+    assert before == {name: (again / name).read_bytes() for name in names}
+
+
+def test_a_figures_numbers_are_in_tensorboard_too(pocket, write_recipe, jt_freq):
+    out = jt_freq("shift", write_recipe(pocket), "--times", "200", "--shifts", "all")
+    events = EventAccumulator(str(out / "tensorboard" / "shift"))
+    events.Reload()
+    assert events.Tags()["images"] == ["shift"]
+    told = [float(row["y"]) for row in read(out / "shift.csv") if row["line"] == "all"]
+    plotted = [each.value for each in events.Scalars("shift/t_=_200/all")]
+    assert plotted == pytest.approx(told)
+
+
+def test_clips_are_inverted_and_reconstructed(pocket, write_recipe, jt_freq):
+    options = ("--steps", "20", "--shifts", "channel-temporal", "--times", "400")
+    out = jt_freq("inversion", write_recipe(pocket), *options)
+    check_figures(out, "inversion")
+    energy: dict[str, float] = {}
+    for row in read(out / "inversion.csv"):
+        if row["panel"].endswith("space"):
+            energy[row["line"]] = energy.get(row["line"], 0) + float(row["y"])
+    assert energy["error: reconstructed"] < 0.2 * energy["the clips"]
+    assert energy["error: reconstructed"] < 0.5 * energy["error: channel-temporal"]
+    for name in ("inversion_frames", "one_step_frames"):
+        with Image.open(out / f"{name}.png") as picture:
+            assert picture.width > 300
+
+
+def test_losses_are_compared_for_all_weights_and_by_role(pocket, write_recipe, jt_freq, capsys):
+    options = ("--losses", "ait", "ait_project", "--draws", "3", "--own", "2")
+    out = jt_freq("loss", write_recipe(pocket), *options)
+    check_figures(out, "loss")
+    rows = {(row["loss"], row["role"]): row for row in read(out / "loss_weights.csv")}
+    assert {role for _, role in rows} >= {"all", "attention", "feed_forward"}
+    names = {"diffusion", "ait", "ait_project", "diffusion, noise shifted"}
+    assert {loss for loss, _ in rows} == names
+    assert float(rows["diffusion", "all"]["bias"]) == 0
+    assert float(rows["diffusion", "all"]["own_variance"]) == 0
+    assert float(rows["ait", "all"]["own_variance"]) > 0
+    assert "| ait | all |" in capsys.readouterr().out
+
+
+def test_a_run_tells_when_motion_and_appearance_form(trained, jt_freq):
+    out = jt_freq("run", trained, "--prompts", "1", "--seeds", "0", "1")
+    check_figures(out, "denoising", "training")
+    rows = read(out / "denoising.csv")
+    last = max(float(row["x"]) for row in rows)
+    assert {row["panel"] for row in rows} == {"adapters off", "adapters on"}
+    assert [float(row["y"]) for row in rows if float(row["x"]) == last] == pytest.approx(
+        [1.0] * sum(float(row["x"]) == last for row in rows), abs=1e-3
+    )
+    assert {row["line"] for row in read(out / "training.csv")} == {"step 2"}
+
+
+def test_a_runs_adapters_are_looked_into_and_compared(trained, jt_freq):
+    out = jt_freq("adapter", trained, "--beside", str(trained), "--times", "100", "900")
+    check_figures(out, "adapter_ranks", "adapter_overlaps", "adapter_strengths")
+    overlap = read(out / "adapter_overlaps.csv")
+    own = [float(row["y"]) for row in overlap if row["line"] in ("read", "write")]
+    assert own == pytest.approx([1.0] * len(own))
+    gates = [float(row["y"]) for row in read(out / "adapter_strengths.csv")]
+    assert all(0 < gate < 1 for gate in gates)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("shift", "SOURCE", "--shifts", "diagonal"), "--shifts diagonal: no shift"),
+        (("shift", "SOURCE", "--data", "nobody"), "data.nobody: there is no such table"),
+        (("loss", "SOURCE", "--losses", "attention"), "--losses attention: it needs more"),
+        (("loss", "SOURCE", "--losses", "difusion"), "unknown loss 'difusion'"),
+        (("loss", "SOURCE", "--against", "nobody"), "--against nobody"),
+        (("loss", "SOURCE", "--offset", "depth"), "--offset depth: no axis"),
+        (("run", "SOURCE"), "is no folder of a run"),
+        (("adapter", "SOURCE"), "is no folder of a run"),
+        (("shift", "ablations/shifts_pocket"), "is an ablation"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(options, told, pocket, write_recipe, capsys):
+    source = str(write_recipe(pocket))
+    assert main([source if each == "SOURCE" else each for each in options]) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert "Traceback" not in error

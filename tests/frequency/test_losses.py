@@ -1,0 +1,100 @@
+"""What losses are said to teach, against formulas, and against gradients that are known."""
+
+import numpy as np
+import pytest
+import torch
+
+from jtcore.frequency import losses
+from jtcore.frequency.losses import Gradients, Settings, askable, gradients, table
+from jtcore.frequency.subject import Subject
+from jtcore.spectrum import temporal
+
+
+@pytest.fixture
+def subject(pocket, write_recipe) -> Subject:
+    return Subject(str(write_recipe(pocket)), say=lambda told: None)
+
+
+def test_the_gradient_of_a_shift_is_still_and_as_large_as_its_formula_says(subject):
+    asked = askable(subject, ["diffusion", "ait"], "diffusion", ())
+    found = gradients(subject, "motion", asked, Settings(draws=6, own=4))
+    own = found["ait"].own_of_prediction
+    numbers = own[0].size
+    # of |f + s - y|^2 / N the gradient is 2 (f + s - y) / N, of which s, of variance 1, is 2 s / N
+    assert (own**2).mean() * numbers**2 / 4 == pytest.approx(1, rel=0.5)
+    share = temporal(own).share.energy
+    np.testing.assert_allclose(share[:, 0], 1, atol=1e-9)
+    assert not found["diffusion"].own_of_prediction.any()
+    assert not found["diffusion"].own_variance.any()
+
+
+def test_gradients_of_weights_are_those_of_training(subject):
+    asked = askable(subject, ["diffusion"], "diffusion", ())
+    found = gradients(subject, "motion", asked, Settings(draws=2, own=2))["diffusion"]
+    model, stream = subject.model, subject.stream("motion")
+    part = stream.single(0, subject.texts)
+    noised = model.backbone.noise(
+        part.latents, losses.generator(0, "frequency", "noise", 0), losses.PLAIN
+    )
+    weights = [w for a in model.adapters.values() for w in a.parameters()]
+    with losses.switched_on(dict.fromkeys(model.adapters.values(), 1.0), 1, part.files):
+        prediction = model.backbone.predict(noised.latents, noised.times, part.text)
+        loss = (prediction - noised.target).square().mean()
+        expected = torch.autograd.grad(loss, weights, allow_unused=True)
+    flat = torch.cat(
+        [
+            torch.zeros_like(w).flatten() if g is None else g.flatten()
+            for g, w in zip(expected, weights, strict=True)
+        ]
+    )
+    np.testing.assert_allclose(found.of_weights[0], flat.numpy(), rtol=1e-4, atol=1e-9)
+
+
+def drawn(mean: np.ndarray, noise: float, draws: int, seed: int) -> Gradients:
+    rng = np.random.default_rng(seed)
+    weights = mean + noise * rng.standard_normal((draws, len(mean)))
+    return Gradients(np.zeros(1), np.zeros(1), weights, np.zeros(len(mean)), own=1)
+
+
+def test_squared_norms_of_means_have_no_bias_of_finite_draws():
+    mean = np.full(50, 0.1)  # |mean|^2 = 0.5, and noise adds 50 / 8 to a plain mean's
+    found = [
+        losses._off(one.of_weights @ one.of_weights.T)
+        for one in (drawn(mean, 1.0, 8, seed) for seed in range(400))
+    ]
+    error = np.std(found) / 20
+    assert abs(np.mean(found) - 0.5) < 4 * error
+    assert error < 0.1
+
+
+def test_a_loss_that_teaches_the_same_has_no_bias_and_another_has_its_own(monkeypatch, subject):
+    monkeypatch.setattr(losses, "_places", lambda model: {})
+    mean, other = np.zeros(40), np.zeros(40)
+    mean[0], other[1] = 1.0, 1.0
+    found = {
+        "plain": drawn(mean, 0.1, 40, 1),
+        "same": drawn(mean, 0.1, 40, 2),
+        "turned": drawn(other, 0.1, 40, 3),
+    }
+    rows = {row.loss: row for row in table(subject, found, "plain")}
+    assert rows["same"].bias.low <= 0.02
+    assert rows["same"].bias.value == pytest.approx(0, abs=0.05)
+    assert rows["same"].cosine.value == pytest.approx(1, abs=0.05)
+    # at right angles and as long: |one - other|^2 is 2 |other|^2
+    assert rows["turned"].bias.value == pytest.approx(2, abs=0.2)
+    assert rows["turned"].bias.low < 2 < rows["turned"].bias.high
+    assert rows["turned"].cosine.value == pytest.approx(0, abs=0.1)
+    assert rows["plain"].snr == pytest.approx(1 / (40 * 0.01), rel=0.3)
+
+
+def test_roles_are_of_the_layers_that_they_name(subject):
+    places = losses._places(subject.model)
+    names = [
+        name
+        for adapter in subject.model.adapters.values()
+        for name, weight in adapter.named_parameters()
+        for _ in range(weight.numel())
+    ]
+    assert {".ff." in names[place] for place in places["feed_forward"]} == {True}
+    assert {".attn1." in names[place] for place in places["attention"]} == {True}
+    assert len(places["feed_forward"]) + len(places["attention"]) == len(names)
