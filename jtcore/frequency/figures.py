@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -117,8 +117,9 @@ def _draw(figure: Figure) -> Drawing:
             layout="constrained",
         )
         places = list(axes.ravel())
+        styles = _styles(dict.fromkeys(line.label for each in figure.panels for line in each.lines))
         for panel, place in zip(figure.panels, places, strict=False):
-            _draw_panel(panel, place)
+            _draw_panel(panel, place, styles)
         pictured = places[len(figure.panels) : count]
         for (label, pixels), place in zip(figure.pictures, pictured, strict=True):
             place.imshow(pixels, interpolation="nearest")
@@ -139,33 +140,44 @@ def _height(figure: Figure) -> float:
     return max(WIDTH * pixels.shape[0] / pixels.shape[1] + 0.3 for _, pixels in figure.pictures)
 
 
-def _draw_panel(panel: Panel, place: Axes) -> None:
-    for index, line in enumerate(panel.lines):
-        turn, colour = divmod(index, len(COLOURS))
-        style = {"color": COLOURS[colour], "marker": MARKERS[index % len(MARKERS)]}
-        style["linestyle"] = DASHES[turn % len(DASHES)]
+def _draw_panel(panel: Panel, place: Axes, styles: Mapping[str, Mapping[str, str]]) -> None:
+    for line in panel.lines:
+        style = styles[line.label]
         place.plot(line.x, line.y, ms=3, lw=1.2, label=line.label, **style)
         if line.low is not None and line.high is not None:
             # below 0 there is nothing on a logarithmic axis, and of an energy nothing at all
             low = np.maximum(line.low, np.multiply(line.y, 0.05)) if panel.logarithmic else line.low
-            place.fill_between(line.x, low, line.high, color=COLOURS[colour], alpha=0.15, lw=0)
+            place.fill_between(line.x, low, line.high, color=style["color"], alpha=0.15, lw=0)
     place.set_title(panel.title, fontsize=9)
     place.set(xlabel=panel.x, ylabel=panel.y)
     if panel.logarithmic:
         place.set_yscale("log")
 
 
+def _styles(labels: Iterable[str]) -> dict[str, dict[str, str]]:
+    """How each line is drawn, the same in all panels."""
+    found = {}
+    for index, label in enumerate(labels):
+        turn, colour = divmod(index, len(COLOURS))
+        found[label] = {
+            "color": COLOURS[colour],
+            "marker": MARKERS[index % len(MARKERS)],
+            "linestyle": DASHES[turn % len(DASHES)],
+        }
+    return found
+
+
 def _add_legend(drawing: Drawing, places: Sequence[Axes]) -> None:
-    """One for all panels where their lines are the same, else one each."""
-    told = [tuple(place.get_legend_handles_labels()[1]) for place in places]
-    if not any(told):
-        return
-    if len(set(told)) == 1 and len(places) > 1:
-        handles, labels = places[0].get_legend_handles_labels()
-        drawing.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)))
-        return
+    """One for all panels."""
+    found = {}
     for place in places:
-        place.legend(fontsize=7)
+        for handle, label in zip(*place.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    if found:
+        columns = min(4 if len(places) > 1 else 2, len(found))
+        drawing.legend(
+            found.values(), found.keys(), loc="outside lower center", ncols=columns, fontsize=8
+        )
 
 
 def _save(drawing: Drawing, path: Path) -> None:

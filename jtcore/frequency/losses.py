@@ -19,7 +19,7 @@ from itertools import cycle, islice
 
 import numpy as np
 import torch
-from attrs import NOTHING, field, fields, frozen
+from attrs import NOTHING, evolve, field, fields, frozen
 from attrs.validators import ge
 from torch import Tensor
 
@@ -31,16 +31,13 @@ from jtcore.frequency.subject import Subject
 from jtcore.model import Model
 from jtcore.noise import AXES, PLAIN, Draws, SharedNoise
 from jtcore.rng import generator
-from jtcore.spectrum import radial, temporal
+from jtcore.spectrum import Spectrum, radial, temporal
 from jtcore.types import Loss, Part
 
 ROLES = ("spatial", "temporal", "attention", "feed_forward", "text_cross")
 ALL = "all"
 RESAMPLED = 1000
-SHOWN = {
-    "gradient, averaged over a loss's own draws": "of_prediction",
-    "what its own draws add": "own_of_prediction",
-}
+OWN = "what a loss's own draws add"
 
 
 @frozen
@@ -269,11 +266,22 @@ def figure(found: Mapping[str, Gradients], settings: Settings, of: str) -> Figur
     """The gradient of the prediction by frequency: what is expected, and what a loss draws."""
     panels = []
     for domain, fold in (("space", partial(radial, bands=settings.bands)), ("time", temporal)):
-        for told_of, what in SHOWN.items():
-            spectra = {name: fold(getattr(each, what)) for name, each in found.items()}
-            axis = next(iter(spectra.values())).axes[0]
+        expected, own = _expected_and_own(found, fold)
+        axis = next(iter(expected.values())).axes[0]
+        for told_of, spectra in ((f"expected gradient, in {domain}", expected), (OWN, own)):
             lines = [line(name, each) for name, each in spectra.items() if each.total.any()]
-            title = f"{told_of}, in {domain}"
-            panels.append(Panel(title, f"{axis.name} ({axis.unit})", "energy", lines, True))
+            panels.append(Panel(told_of, f"{axis.name} ({axis.unit})", "energy", lines, True))
     note = f"{of}; {settings.draws} draws of noise, {settings.own} of each loss's own"
-    return Figure("What losses teach, by frequency", panels, 2, note)
+    return Figure("What losses teach, by frequency: gradients of the prediction", panels, 2, note)
+
+
+def _expected_and_own(
+    found: Mapping[str, Gradients], fold: Callable[[np.ndarray], Spectrum]
+) -> tuple[dict[str, Spectrum], dict[str, Spectrum]]:
+    """Without the part that a mean over few of a loss's own draws still has of them."""
+    expected, own = {}, {}
+    for name, each in found.items():
+        mean, own[name] = fold(each.of_prediction), fold(each.own_of_prediction)
+        left = mean.energy - own[name].energy.mean(0) / each.own
+        expected[name] = evolve(mean, energy=left)
+    return expected, own
