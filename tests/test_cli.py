@@ -241,6 +241,7 @@ def test_the_list_has_every_kind_with_its_first_line(capsys):
         "image_encoders:",
         "controls:",
         "presets:",
+        "suites of metrics:",
         "observers and others:",
     ]
     assert (
@@ -297,7 +298,9 @@ def test_a_kind_can_be_named_with_its_family(capsys):
 
 def test_an_unknown_kind_is_told(capsys):
     assert cli.plugins(["losses.lora"]) == 2
-    assert capsys.readouterr().err.startswith("unknown kind 'losses.lora'; there are aesthetic_quality, ait, ")
+    assert capsys.readouterr().err.startswith(
+        "unknown kind 'losses.lora'; there are aesthetic_quality, ait, "
+    )
 
 
 def test_a_kind_that_is_near_is_offered(capsys):
