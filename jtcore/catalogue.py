@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 
 from jtcore.errors import JtError
+from jtcore.evaluation import suites
 from jtcore.hints import option_types
 from jtcore.near import did_you_mean
 from jtcore.plugins import Plugins, load_plugins
@@ -27,6 +28,8 @@ def _listing(plugins: Plugins) -> Iterator[str]:
             yield f"  {kind:<22} {_documentation(spec).partition(chr(10))[0]}"
     yield "presets:"
     yield from (f"  {name:<22} {summary(path)}" for name, path in shipped().items())
+    yield "suites of metrics:"
+    yield from (f"  {name:<22} {summary(path)}" for name, path in suites.shipped().items())
     others = plugins.origins.keys() - plugins.providers.values()
     yield "observers and others:"
     yield from (f"  {name}" for name in sorted(others))

@@ -9,6 +9,7 @@ from benchmarks import (
     adapter_overhead,
     data,
     equal_time,
+    evaluating,
     gated_lora,
     low_bit_error,
     optimizer_error,
@@ -167,3 +168,11 @@ def test_smoothness_is_told_of_clips_made_wrong(capsys, tmp_path):
     values = re.findall(r"^\| ([a-z][^|]+) \| ([\d.]+) \|", capsys.readouterr().out, re.M)
     assert [name for name, _ in values][:2] == ["as filmed", "one frame repeated"]
     assert len(values) == 7 and dict(values)["one frame repeated"] == "1.000"
+
+
+def test_memory_and_intervals_of_evaluation_are_told(capsys):
+    small = ("--videos", "1", "--runs", "1", "--prompts", "3", "--repetitions", "20")
+    evaluating.main(small)
+    (peak, held) = re.findall(r"^\| \d+ \| ([\d.]+)%? \|", capsys.readouterr().out, re.M)
+    assert 50 < int(peak) < 5000
+    assert 0 < float(held) <= 100

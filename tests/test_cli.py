@@ -241,6 +241,7 @@ def test_the_list_has_every_kind_with_its_first_line(capsys):
         "image_encoders:",
         "controls:",
         "presets:",
+        "suites of metrics:",
         "observers and others:",
     ]
     assert (

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from jtcore.types import Sample
@@ -17,15 +18,25 @@ RIGHT = (3.0, 1.0)  # px a frame
 @cache
 def moving(step: tuple[float, float], frames: int = 6, texture: int = 0) -> Tensor:
     """(3, F, HEIGHT, WIDTH): waves in all directions, which a step moves right and down exactly."""
-    rng = np.random.default_rng(texture)
+    waves, sines, cosines = _texture(texture)
+    angles = np.arange(frames)[:, None] * (waves @ step)  # (F, N): sin(a - b), by the sum formula
+    moved = np.einsum("fcn,cnhw->cfhw", np.cos(angles).reshape(frames, 3, -1), sines, optimize=True)
+    moved -= np.einsum(
+        "fcn,cnhw->cfhw", np.sin(angles).reshape(frames, 3, -1), cosines, optimize=True
+    )
+    video = torch.from_numpy((0.5 + 0.05 * moved).clip(0, 1))
+    return (video * 255).round().float() / 255
+
+
+@cache
+def _texture(seed: int) -> tuple[NDArray, NDArray, NDArray]:
+    """90 waves (right, down), and the sine and cosine of each, thirty for each colour."""
+    rng = np.random.default_rng(seed)
+    waves, phases = rng.normal(0, 0.25, (90, 2)), rng.uniform(0, 7, 90)
     y, x = np.mgrid[:HEIGHT, :WIDTH].astype(float)
-    waves = [(*rng.normal(0, 0.25, 2), rng.uniform(0, 7), rng.integers(3)) for _ in range(90)]
-    video = np.full((3, frames, HEIGHT, WIDTH), 0.5)
-    for across, down, phase, colour in waves:
-        for index in range(frames):
-            moved = across * (x - index * step[0]) + down * (y - index * step[1])
-            video[colour, index] += 0.05 * np.sin(moved + phase)
-    return (torch.from_numpy(video.clip(0, 1)) * 255).round().float() / 255
+    angles = np.tensordot(waves, np.stack([x, y]), 1) + phases[:, None, None]
+    shape = (3, 30, HEIGHT, WIDTH)
+    return waves, np.sin(angles).reshape(shape), np.cos(angles).reshape(shape)
 
 
 def measured(spec: Any, video: Tensor, fps: float = 8.0) -> dict[str, float]:

@@ -14,7 +14,7 @@ from jtcore.errors import Interrupted, JtError
 from jtcore.evaluation import results, suites, videos
 from jtcore.evaluation.measuring import Unwatched, Video, Watch, measure_all
 from jtcore.evaluation.progress import watching
-from jtcore.evaluation.references import References, filled, metrics_of, trained_on
+from jtcore.evaluation.references import References, filled, trained_on
 from jtcore.evaluation.results import Evaluation
 from jtcore.evaluation.suites import Suite
 from jtcore.evaluation.together import together
@@ -27,6 +27,7 @@ from jtcore.signals import stop_on_signals
 from jtcore.tables import Table, parse_toml
 
 OWN = videos.OWN_RESULTS  # the folder of results in that of a run or of videos
+RESOLVED = "recipe.resolved.toml"
 
 
 @frozen(eq=False)
@@ -47,7 +48,7 @@ def evaluate(given: Namespace) -> None:
     """Do what the command line asks for. Raises JtError, Interrupted."""
     subjects = list(_subjects(given))
     say = speaker(given.quiet)
-    device = choose_device(EngineSettings(device=given.device))
+    device = _device(given.device)
     with stop_on_signals() as stop, watching(given.quiet, say) as watch:
         try:
             found = [_measure(subject, device, watch, stop.check) for subject in subjects]
@@ -61,12 +62,23 @@ def evaluate(given: Namespace) -> None:
     _tell_missing(found, given.strict)
 
 
+def _device(name: str) -> torch.device:
+    try:
+        return choose_device(EngineSettings(device=name))
+    except JtError as error:
+        raise JtError(p.replace("engine.device", "--device") for p in error.problems) from error
+
+
 def evaluate_run(folder: Path, recipe: Recipe, device: torch.device) -> None:
     """Write what a run's own metrics say of its samples, as `jt-eval` does. Raises JtError."""
-    suite = Suite(title=recipe.title, metric=metrics_of(recipe))
-    found = videos.of_run(folder)
     subject = Subject(
-        recipe.title or folder.name, found, suite, trained_on(recipe), folder / OWN, run=folder
+        title=recipe.title or folder.name,
+        videos=videos.of_run(folder),
+        suite=Suite(metric=recipe.metric),
+        references=trained_on(recipe),
+        out=folder / OWN,
+        recipe=str((folder / RESOLVED).absolute()),
+        run=folder,
     )
     evaluation = _measure(subject, device, Unwatched(), lambda: None)
     results.write(evaluation, subject.out, _command())
@@ -95,15 +107,14 @@ def _subjects(given: Namespace) -> Iterator[Subject]:
 def _of_videos(given: Namespace, references: References) -> Subject:
     found = videos.of_folder(given.videos, given.prompts)
     suite = _suite(given, suites.read_suite(given.suite or "general"), given.plugin_folder)
-    title = suite.title or given.videos.resolve().name
-    out = given.out or given.videos / OWN
+    out, title = given.out or given.videos / OWN, given.videos.resolve().name
     return Subject(title, found, suite, references, out, average=_average(given, suite))
 
 
 def _of_run(folder: Path, given: Namespace, references: References) -> Subject:
     """Of a run its samples, and its own metrics unless a suite is named."""
     found = videos.of_run(folder)
-    resolved = folder / "recipe.resolved.toml"
+    resolved = folder / RESOLVED
     table = parse_toml(resolved)
     began = Path(read_json(folder / "run.json")["directory"])
     folders = [*table.get("plugins", {}).get("folders", []), *given.plugin_folder]

@@ -11,6 +11,7 @@ from typing import Any
 
 from attrs import field, frozen
 
+from jtcore import __version__
 from jtcore.data import source_files
 from jtcore.errors import JtError
 from jtcore.files import sha256
@@ -54,9 +55,11 @@ def identify(metric: Component) -> Identity:
 
 
 def code_digest(metric: Component) -> str:
-    """Changes with the source of the metric's plugin, and of what its neighbours share with it."""
+    """Changes with jtcore's version, with the source of the metric's plugin, and with that of what
+    its neighbours share with it."""
     module = sys.modules.get(type(metric.spec).__module__)
-    return source_digest(module) if getattr(module, "__file__", None) else ""
+    source = source_digest(module) if getattr(module, "__file__", None) else ""
+    return f"{__version__} {source}"
 
 
 def file_digest(path: Path) -> str:

@@ -54,9 +54,9 @@ class LucasKanade:
         seen = np.ones(len(points), bool)
         places, visible = [points], [seen]
         for frame in frames:
-            ahead, found = _follow(last, frame, points)
-            seen = seen & found
-            points = np.where(seen[:, None], ahead, points)
+            points, seen = points.copy(), seen.copy()
+            if seen.any():
+                points[seen], seen[seen] = _follow(last, frame, points[seen])
             places.append(points)
             visible.append(seen)
             last = frame
@@ -73,14 +73,16 @@ def lucas_kanade_identity() -> dict[str, Any]:
 
 
 def _follow(last: NDArray, frame: NDArray, points: NDArray) -> tuple[NDArray, NDArray]:
-    """Where points (N, 2) go from one frame (H, W) to the next, and which (N,) also come back."""
+    """Where points (N, 2) go from one frame (H, W) to the next, and which (N,) also come back;
+    the others stay."""
     import cv2
 
     options = {"winSize": (WINDOW, WINDOW), "maxLevel": LEVELS}
     ahead, found, _ = cv2.calcOpticalFlowPyrLK(last, frame, points[:, None], None, **options)
     back, returned, _ = cv2.calcOpticalFlowPyrLK(frame, last, ahead, None, **options)
     missed = np.linalg.norm(back[:, 0] - points, axis=1)
-    return ahead[:, 0], (found[:, 0] > 0) & (returned[:, 0] > 0) & (missed <= BACK)
+    kept = (found[:, 0] > 0) & (returned[:, 0] > 0) & (missed <= BACK)
+    return np.where(kept[:, None], ahead[:, 0], points), kept
 
 
 def _gray(video: Tensor) -> Iterator[NDArray]:  # (3, F, H, W) in [0, 1] -> uint8 (H, W)

@@ -60,6 +60,15 @@ def test_flow_does_not_depend_on_the_number_of_threads():
     assert torch.equal(*found)
 
 
+def test_points_that_something_covers_do_not_find_back_and_are_lost():
+    video, other = moving((1.0, 0.0), frames=2).clone(), moving((1.0, 0.0), frames=2, texture=3)
+    video[:, 1, :, : WIDTH // 2] = other[:, 1, :, : WIDTH // 2]
+    tracks = LucasKanade(grid=15)(video)
+    across = tracks.places[0, :, 0]
+    assert tracks.visible[1, across < WIDTH / 2 - 16].mean() < 0.3
+    assert tracks.visible[1, across > WIDTH / 2 + 16].all()
+
+
 def test_points_that_leave_the_picture_are_lost_for_good_and_stay_where_they_were():
     tracks = LucasKanade(grid=9)(moving((9.0, 0.0), frames=8))
     last = tracks.places[0, :, 0] > WIDTH - 20

@@ -124,11 +124,11 @@ def test_an_equal_flow_stays_equal_inside_whatever_the_weights():
 
 
 def test_flows_do_not_depend_on_how_many_pairs_go_through_at_once(file):
-    video = drawn_picture(3, 4, 50, 70)
-    one, three = (torch.stack(list(load_raft(file, CPU, batch)(video))) for batch in (1, 3))
-    assert one.shape == (3, 2, 50, 70)
-    assert torch.allclose(one, three, atol=1e-3, rtol=1e-4)
-    assert torch.equal(three, torch.stack(list(load_raft(file, CPU, 3)(video))))
+    video = drawn_picture(3, 3, 50, 70)
+    one, two = (torch.stack(list(load_raft(file, CPU, batch)(video))) for batch in (1, 2))
+    assert one.shape == (2, 2, 50, 70)
+    assert torch.allclose(one, two, atol=1e-3, rtol=1e-4)
+    assert torch.equal(two, torch.stack(list(load_raft(file, CPU, 2)(video))))
 
 
 def test_the_published_file_loads_with_or_without_a_prefix_and_as_safetensors(file, tmp_path):
