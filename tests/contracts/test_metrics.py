@@ -22,6 +22,7 @@ from jtplugins.metrics.box_following import BoxFollowing
 from jtplugins.metrics.clip_image import ClipImage
 from jtplugins.metrics.clip_temporal_consistency import ClipTemporalConsistency
 from jtplugins.metrics.clip_text import ClipText
+from jtplugins.metrics.colour_similarity import ColourSimilarity
 from jtplugins.metrics.copying_score import CopyingScore
 from jtplugins.metrics.dino_image import DinoImage
 from jtplugins.metrics.dynamic_degree import DynamicDegree
@@ -65,6 +66,7 @@ METRICS = [
     RegionClip,
     RegionDino,
     CopyingScore,
+    ColourSimilarity,
     MotionFidelity,
     DynamicDegree,
     DynamicDegreeDistance,
