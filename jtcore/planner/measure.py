@@ -8,6 +8,7 @@ import torch
 from attrs import evolve, frozen
 from torch import nn
 
+from jtcore.check import placing_problems
 from jtcore.errors import JtError
 from jtcore.lowbit import linear_layers
 from jtcore.planner import networks
@@ -64,6 +65,8 @@ def measure(recipe: Recipe, gpu: bool) -> Measured:
     """Raises JtError."""
     machine = Machine.of(recipe.engine, gpu)
     whole = networks.build(recipe)
+    if problems := list(placing_problems(recipe.engine.memory, whole.backbone, whole.adapters)):
+        raise JtError(problems)
     text = _text(whole.spec, gpu)
     blocks = list(whole.backbone.blocks().values())
     parts = {"text encoder": _part([text.module])} if text else {}
