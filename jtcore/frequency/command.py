@@ -47,7 +47,7 @@ def inversions(given: Namespace) -> None:
         "Clean latents that shifted noise stands for",
         (),
         len(settings.times),
-        of,
+        f"{_named(subject)}, data.{stream}",
         list(inversion.pictures(subject, one_step)),
     )
     _tell([*written, *write_figure(at_once, given.out, "one_step_frames")])
