@@ -152,6 +152,18 @@ def test_what_is_proposed_fits_and_is_exact_first(measured):
     assert proposals(GIB // 2) == []
 
 
+def test_nothing_is_proposed_that_trained_weights_cannot_be_beside(measured):
+    table = {"kind": "weights", "targets": "all"}
+    weights = structure_component("adapters", table, load_plugins())
+    given = evolve(recipe(DIT), adapter={"one": weights})
+    assert not measured.trains_blocks
+    found = measure(given, gpu=True)
+    for room in range(2 * GIB, 13 * GIB, GIB // 2):
+        for proposal in Search(given, found, None, room, 1e14, 1).fitting():
+            told = " ".join(proposal.settings)
+            assert "stream_share" not in told and "base" not in told
+
+
 def test_room_that_is_left_keeps_blocks_for_speed(measured):
     given = recipe(DIT, memory={"text_encoder": "host"})
 
