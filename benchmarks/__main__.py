@@ -2,8 +2,16 @@
 
     python -m benchmarks --out benchmarks/results
 
-Three that take longer, or a GPU, are commands of their own: `benchmarks.adapter_overhead`,
-`benchmarks.training_step` and `benchmarks.low_bit_error`.
+What takes longer, a GPU, or runs of one's own is a command of its own (python -m ... --help):
+
+    benchmarks.adapter_overhead     what adapters cost a block: ours, peft's, and an unfused GLoRA
+    benchmarks.training_step        a recipe's steps beside those of a reference-style loop
+    benchmarks.planner_error        what `jt-plan` predicts, against what is needed
+    benchmarks.low_bit_error        what a base in few bits changes
+    benchmarks.optimizer_error      what Adam in 8 bits changes
+    benchmarks.equal_time           steps of an ablation's variants that take as long as one's
+    benchmarks.metric_agreement     general metrics against the truth of pocket
+    benchmarks.smoothness           what motion smoothness says of clips made wrong in known ways
 """
 
 import argparse
@@ -15,7 +23,11 @@ BENCHMARKS = (gated_lora, data, loading, start_up)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--out", help="a folder, in which the table is written to a file too")
     with report("benchmarks", parser.parse_args().out) as say:
         say("| what | ours | reference | ratio, ours / reference |")

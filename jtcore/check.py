@@ -152,15 +152,20 @@ def _asked(recipe: Recipe) -> dict[str, Sequence[str]]:
 
 def _engine(recipe: Recipe) -> Problems:
     device, memory = choose_device(recipe.engine), recipe.engine.memory
-    for option in () if recipe.engine.gradient_checkpointing else OF_CHECKPOINTING:
-        if getattr(memory, option) != getattr(Memory(), option):
-            yield f"engine.memory.{option}: needs engine.gradient_checkpointing = true"
+    yield from checkpointing_problems(recipe.engine)
     yield from engine_problems(recipe)
     yield from precision_problems(recipe.backbone.spec, recipe.engine)
     if problem := memory.optimizer and optimizer_problem(memory.optimizer, device):
         yield f"engine.memory.optimizer: {problem}"
     yield from base_problems(recipe.engine)
     yield from kernel_problems(recipe.engine)
+
+
+def checkpointing_problems(settings: EngineSettings) -> Problems:
+    """Options that say how it is done, where it is not."""
+    for option in () if settings.gradient_checkpointing else OF_CHECKPOINTING:
+        if getattr(settings.memory, option) != getattr(Memory(), option):
+            yield f"engine.memory.{option}: needs engine.gradient_checkpointing = true"
 
 
 def kernel_problems(settings: EngineSettings) -> Problems:

@@ -40,8 +40,7 @@ def engine_problems(recipe: Recipe) -> Iterator[str]:
                 "engine.memory.optimizer: DeepSpeed divides and moves the optimizer's state itself;"
                 " leave it out, or take engine.deepspeed.offload_optimizer"
             )
-        if settings.deepspeed and settings.deepspeed.stage == 3:
-            yield from _divided_weights_problems(recipe)
+    yield from divided_weights_problems(recipe)
 
 
 def reduction_problems(recipe: Recipe, adapters: Mapping[str, Adapter]) -> Iterator[str]:
@@ -63,11 +62,14 @@ def reduction_problems(recipe: Recipe, adapters: Mapping[str, Adapter]) -> Itera
             )
 
 
-def _divided_weights_problems(recipe: Recipe) -> Iterator[str]:
+def divided_weights_problems(recipe: Recipe) -> Iterator[str]:
     """What cannot be where a process has a part of the denoiser's weights."""
+    if not (recipe.engine.deepspeed and recipe.engine.deepspeed.stage == 3):
+        return
     memory, divided = recipe.engine.memory, "engine.deepspeed.stage = 3"
     if memory.streams:
-        yield f"engine.memory.stream_blocks: {divided} moves the frozen weights; take one of them"
+        option = "stream_blocks" if memory.stream_blocks else "stream_share"
+        yield f"engine.memory.{option}: {divided} moves the frozen weights; take one of them"
     if memory.base:
         yield (
             f"engine.memory.base: {divided} divides the frozen weights, and none of few bits; take"

@@ -100,7 +100,7 @@ def denoise(
             with model.engine.autocast(), led:
                 answers = backbone.predict(*asked, text).float()
         if halves == 2:
-            answers = guide(answers, _guidance(settings, time))
+            answers = guide(answers, guidance_at(settings, time))
         each = zip(ways, controls, answers.split(1), latents.split(1), strict=True)
         stepped = [(led, way, way.step(answer, index, own)) for way, led, answer, own in each]
         latents = torch.cat([moved(led, index, own, way.rng) for led, way, own in stepped])
@@ -129,7 +129,8 @@ class _Way:
         return self.sampler.step(answer, index, latents, self.rng)
 
 
-def _guidance(settings: Sampling, time: Tensor) -> float:  # time ()
+def guidance_at(settings: Sampling, time: Tensor) -> float:  # time ()
+    """How strongly a step at `time` is guided."""
     if not settings.dynamic_guidance:
         return settings.guidance
     return cosine_guidance(settings.guidance, settings.steps, time.item())

@@ -77,7 +77,7 @@ def _not_owned(instance: object, attribute: Attribute, raw: Mapping[str, Any]) -
 
 @frozen
 class DeepSpeed:
-    """What is divided among processes, by DeepSpeed's ZeRO; all of it exact
+    """What is divided among processes, by DeepSpeed's ZeRO: exact up to the order of sums
 
     stage: 1 divides the optimizer's state, 2 the reduced gradients as well, 3 also the weights of
         the denoiser and those trained in their place, which are gathered module by module

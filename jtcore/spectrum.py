@@ -68,7 +68,8 @@ def spectrum(
     A window is laid over the domains `windowed`, and scaled so that the energy of noise stays what
     it is; it keeps the edges of a clip, which does not begin again where it ends, from showing as
     high frequencies, and widens each line by a bin or two. `centred` takes each channel's mean away
-    first, so that nothing is at frequency 0. Raises ValueError for another shape.
+    first, as the window weighs it, so that nothing is at frequency 0. Tensors may be anywhere, in
+    any precision. Raises ValueError for another shape.
     """
     values = _array(clips)
     count, channels, *shape = values.shape
@@ -77,7 +78,8 @@ def spectrum(
     for sample in range(count):
         for channel in range(channels):  # one at a time: a video in complex numbers is large
             each = values[sample, channel]
-            each = (each - each.mean() if centred else each) * weights
+            mean = (each * weights).mean() / weights.mean() if centred else 0
+            each = (each - mean) * weights
             energy[sample] += np.abs(fft.fftn(each, norm="forward")) ** 2
     return energy / channels
 
@@ -120,6 +122,8 @@ def low_share(found: Spectrum, below: float) -> np.ndarray:  # (N,)
 
 
 def _array(clips: ArrayLike) -> np.ndarray:
+    if hasattr(clips, "detach"):  # a tensor, which NumPy reads from the CPU alone, and no bfloat16
+        clips = clips.detach().cpu().double()
     values = np.asarray(clips, dtype=np.float64)
     if values.ndim != 5 or 0 in values.shape:
         raise ValueError(f"expected clips (N, C, F, H, W), got {values.shape}")

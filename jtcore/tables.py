@@ -2,7 +2,7 @@
 
 import os
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
 from importlib.resources import files
 from pathlib import Path
@@ -17,6 +17,7 @@ from jtcore.plugins import BUILT_IN
 Table = dict[str, Any]
 
 SHIPPED = ("recipes", "ablations")
+SHARED = ("engine",)  # of a recipe's tables, those whose options every kind has
 
 
 def find_recipe(argument: str) -> Path:
@@ -73,16 +74,22 @@ def _read_base(base: object, place: str, path: Path, above: tuple[Path, ...]) ->
         raise JtError(f"{path}: {place}: {problem}" for problem in error.problems) from error
 
 
-def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> Table:
-    """`above` laid over `below`. A table that changes its `kind` is replaced whole; `false` takes
-    away what is there, unless that is true or false itself."""
+def overlay(
+    below: Mapping[str, Any], above: Mapping[str, Any], shared: Collection[str] = SHARED
+) -> Table:
+    """`above` laid over `below`. A table that changes its `kind` is replaced whole, but for those
+    that are `shared`; `false` takes away what is there, unless that is true or false itself."""
     result = deepcopy(dict(below))
     for key, value in above.items():
         old = result.get(key)
         if value is False and key in result and not isinstance(old, bool):
             del result[key]
-        elif isinstance(value, Mapping) and isinstance(old, Mapping) and not _other(old, value):
-            result[key] = overlay(old, value)
+        elif (
+            isinstance(value, Mapping)
+            and isinstance(old, Mapping)
+            and (key in shared or not _other(old, value))
+        ):
+            result[key] = overlay(old, value, shared=())
         else:
             result[key] = deepcopy(value)
     return result

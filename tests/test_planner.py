@@ -152,6 +152,18 @@ def test_what_is_proposed_fits_and_is_exact_first(measured):
     assert proposals(GIB // 2) == []
 
 
+def test_nothing_is_proposed_that_trained_weights_cannot_be_beside(measured):
+    table = {"kind": "weights", "targets": "all"}
+    weights = structure_component("adapters", table, load_plugins())
+    given = evolve(recipe(DIT), adapter={"one": weights})
+    assert not measured.trains_blocks
+    found = measure(given, gpu=True)
+    for room in range(2 * GIB, 13 * GIB, GIB // 2):
+        for proposal in Search(given, found, None, room, 1e14, 1).fitting():
+            told = " ".join(proposal.settings)
+            assert "stream_share" not in told and "base" not in told
+
+
 def test_room_that_is_left_keeps_blocks_for_speed(measured):
     given = recipe(DIT, memory={"text_encoder": "host"})
 
@@ -297,9 +309,22 @@ def test_an_ablation_is_refused_with_what_to_plan_instead(tmp_path, pocket_recip
             ("--set", "data.clips.size=[25, 24]"),
             "data.clips.size: pocket knows one size of frame, found 25x24 px; the nearest is 24x24",
         ),
+        (
+            ("--preset", "24g", "--set", "engine.memory.keep_blocks=99"),
+            "engine.memory.keep_blocks: the backbone has 5 blocks, found 99",
+        ),
+        (
+            ("--set", "engine.memory.checkpoints=host"),
+            "engine.memory.checkpoints: needs engine.gradient_checkpointing = true",
+        ),
+        (
+            ("--preset", "16g-exact", "--preset", "zero3-offload"),
+            "engine.memory.stream_blocks: engine.deepspeed.stage = 3 moves the frozen weights; take"
+            " one of them",
+        ),
     ],
 )
-def test_a_number_that_is_none_is_one_message(pocket_recipe, given, told, capsys):
+def test_what_cannot_be_planned_is_one_message(pocket_recipe, given, told, capsys):
     assert cli.plan([pocket_recipe, *given]) == 2
     assert capsys.readouterr().err == f"{told}\n"
 

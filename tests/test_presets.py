@@ -10,8 +10,9 @@ from checkpoints.shrinking import settings
 from safetensors.torch import load_file
 
 from jtcore import cli
+from jtcore.presets import settings as preset_settings
 from jtcore.presets import shipped, summary
-from jtcore.tables import find_recipe, parse_toml
+from jtcore.tables import change, find_recipe, parse_toml, read_table
 from jtplugins.pocket.draw import draw
 
 RECIPE, LAYERS = "jointtuner_cogvideox5b", 4
@@ -77,6 +78,13 @@ def test_a_run_has_all_that_a_preset_sets(run, preset):
     asked = parse_toml(shipped()[preset])["engine"]
     assert resolved["gradient_checkpointing"] is asked["gradient_checkpointing"] is True
     assert {name: resolved["memory"][name] for name in asked["memory"]} == asked["memory"]
+
+
+@pytest.mark.parametrize("preset", sorted(shipped()))
+def test_a_preset_leaves_all_else_of_the_engine_as_it_is(preset):
+    recipe = read_table(find_recipe(RECIPE))
+    engine = change(recipe, preset_settings([preset]))["engine"]
+    assert engine == recipe["engine"] | parse_toml(shipped()[preset])["engine"]
 
 
 @pytest.mark.parametrize("preset", EXACT)

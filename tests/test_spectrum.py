@@ -111,6 +111,8 @@ def test_a_centred_clip_has_nothing_at_frequency_0():
     clips = noise(N, C, F, H, W) + 3
     assert spectrum(clips, centred=True)[:, 0, 0, 0] == pytest.approx(0, abs=1e-20)
     assert (spectrum(clips)[:, 0, 0, 0] > 8).all()
+    windowed = spectrum(clips, "hann", centred=True)
+    assert windowed[:, 0, 0, 0] == pytest.approx(0, abs=1e-20)
 
 
 def test_bands_are_told_by_the_middle_of_their_frequencies():
@@ -125,6 +127,20 @@ def test_frames_a_second_make_hertz_of_cycles():
     axis = temporal(noise(1, 1, 8, 2, 2)).axes[0].in_hertz(16)
     np.testing.assert_allclose(axis.values, [0, 2, 4, 6, 8])
     assert axis.unit == "Hz"
+
+
+@pytest.mark.parametrize("fold", FOLDS)
+def test_a_tensor_in_training_and_in_bfloat16_is_told_of_too(fold):
+    clips = torch.from_numpy(noise(N, C, F, H, W)).bfloat16().requires_grad_()
+    expected = fold(clips.detach().double().numpy()).energy
+    np.testing.assert_array_equal(fold(clips).energy, expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+@pytest.mark.parametrize("fold", FOLDS)
+def test_what_a_clip_is_told_of_does_not_depend_on_its_device(fold):
+    clips = torch.from_numpy(noise(N, C, F, H, W))
+    np.testing.assert_array_equal(fold(clips.cuda()).energy, fold(clips).energy)
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 1, 0, 4, 4)])

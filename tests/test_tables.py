@@ -29,6 +29,21 @@ def test_a_table_that_changes_its_kind_is_replaced_whole():
     assert overlay(below, above) == above
 
 
+def test_an_engine_of_another_kind_keeps_its_options():
+    below = {"engine": {"precision": "bf16", "memory": {"checkpoints": "host"}}}
+    engine = {"kind": "deepspeed", "deepspeed": {"stage": 2}}
+
+    assert overlay(below, {"engine": engine}) == {"engine": below["engine"] | engine}
+    assert change(below, ["engine.kind=ddp"]) == {"engine": below["engine"] | {"kind": "ddp"}}
+
+
+def test_an_adapter_may_be_called_engine():
+    below = {"adapter": {"engine": {"kind": "glora", "rank": 16}}}
+    above = {"adapter": {"engine": {"kind": "lora"}}}
+
+    assert overlay(below, above) == above
+
+
 def test_a_table_that_keeps_its_kind_is_laid_over():
     below = {"kind": "lora", "rank": 16, "targets": "visual"}
 

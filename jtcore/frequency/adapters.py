@@ -3,6 +3,7 @@ subspaces of two of them agree, and the strengths that they gave themselves."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 import torch
 from attrs import frozen
 from torch import Tensor
@@ -89,10 +90,10 @@ def _space(factors: Factors) -> tuple[Tensor, Tensor]:
     down, up = (each.detach().double().cpu() for each in factors)
     q_up, of_up = torch.linalg.qr(up)
     q_down, of_down = torch.linalg.qr(down.T)
-    left, singular, right = torch.linalg.svd(of_up @ of_down.T)
+    left, singular, right = torch.linalg.svd(of_up @ of_down.T, full_matrices=False)
     kept = singular > singular.max() * 1e-7 if len(singular) else singular.bool()
     kept &= singular > 0
-    return q_down @ right.T[:, kept], q_up @ left[:, kept]
+    return q_down @ right[kept].T, q_up @ left[:, kept]
 
 
 def _agreement(one: Tensor, other: Tensor) -> float:
@@ -136,7 +137,7 @@ def strengths(
 
 
 def rank_figure(adapters: Mapping[str, Adapter], of: str) -> Figure:
-    """Norms and effective ranks by layer, in the order of the denoiser."""
+    """Norms and effective ranks by layer, in the order of the denoiser; and spectra of updates."""
     told_of = {name: layers(adapter) for name, adapter in adapters.items()}
     panels = []
     for title, key in (("size of updates", "norm"), ("effective rank", "effective_rank")):
@@ -145,7 +146,24 @@ def rank_figure(adapters: Mapping[str, Adapter], of: str) -> Figure:
             for name, found in told_of.items()
         ]
         panels.append(Panel(title, "layer, in order of depth", title, lines))
-    return Figure("What adapters learned", panels, 2, of)
+    lines = [_spectrum(name, found) for name, found in told_of.items()]
+    panels.append(Panel("spectra of updates", "singular value", "share of energy", lines, True))
+    return Figure("What adapters learned", panels, 3, of)
+
+
+def _spectrum(name: str, found: Sequence[Layer]) -> Line:
+    """Squared singular values, those of a layer adding up to 1: the mean over layers, and from the
+    least to the largest; layers of a lower rank have zeros, and those without an update no say."""
+    count = max(len(layer.singular) for layer in found)
+    energy = np.zeros((len(found), count))
+    for row, layer in zip(energy, found, strict=True):
+        row[: len(layer.singular)] = np.square(layer.singular)
+    energy = energy[energy.any(1)]
+    if not len(energy):
+        return Line(name, [], [])
+    share = energy / energy.sum(1, keepdims=True)
+    x = list(range(1, count + 1))
+    return Line(name, x, *(fold(0).tolist() for fold in (share.mean, share.min, share.max)))
 
 
 def overlap_figure(found: Mapping[str, Sequence[Overlap]], of: str) -> Figure:

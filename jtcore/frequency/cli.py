@@ -1,7 +1,7 @@
 """`jt-freq`: parse first, import afterwards."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jtcore import __version__
@@ -47,7 +47,7 @@ def _add_inversion(kinds: argparse._SubParsersAction) -> None:
     _add_source(parser, "a recipe, by path or shipped name: its backbone and clips")
     _add_data(parser)
     _add_shifts(parser)
-    parser.add_argument("--steps", type=int, default=25, help="of inversion; default 25")
+    parser.add_argument("--steps", type=_at_least(1), default=25, help="of inversion; default 25")
 
 
 def _add_loss(kinds: argparse._SubParsersAction) -> None:
@@ -66,15 +66,21 @@ def _add_loss(kinds: argparse._SubParsersAction) -> None:
         help="axes that share a part of the noise, for one more: the loss of --against with noise"
         " and target shifted together; none to leave it out; default: channel frame",
     )
-    parser.add_argument("--draws", type=int, default=16, help="of clip, time and noise; default 16")
-    parser.add_argument("--own", type=int, default=8, help="of what a loss draws; default 8")
+    parser.add_argument(
+        "--draws", type=_at_least(2), default=16, help="of clip, time and noise; default 16"
+    )
+    parser.add_argument(
+        "--own", type=_at_least(2), default=8, help="of what a loss draws; default 8"
+    )
     parser.add_argument("--seed", type=int, default=0)
 
 
 def _add_run(kinds: argparse._SubParsersAction) -> None:
     parser = kinds.add_parser("run", help="when motion and appearance form, over denoising steps")
     _add_source(parser, "the folder of a finished run")
-    parser.add_argument("--prompts", type=int, default=2, help="of the recipe's; default 2")
+    parser.add_argument(
+        "--prompts", type=_at_least(1), default=2, help="of the recipe's; default 2"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3], help="default: 0-3")
 
 
@@ -105,14 +111,33 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 def _add_shifts(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shifts", nargs="+", metavar="NAME", help="by what they are shared over")
     parser.add_argument("--times", type=float, nargs="+", metavar="T", help="default: 200-800")
-    parser.add_argument("--std", type=float, default=1.0, help="of the shift; default 1")
+    parser.add_argument("--std", type=_at_least(0.0), default=1.0, help="of the shift; default 1")
     parser.add_argument(
         "--of",
         choices=["noise", "prediction"],
         default="noise",
         help="what is shifted: predicted noise, or what the network answers; default: noise",
     )
-    parser.add_argument("--draws", type=int, default=4, help="of a shift for each clip; default 4")
-    parser.add_argument("--bands", type=int, default=8, help="of spatial frequency; default 8")
+    parser.add_argument(
+        "--draws", type=_at_least(1), default=4, help="of a shift for each clip; default 4"
+    )
+    parser.add_argument(
+        "--bands", type=_at_least(1), default=8, help="of spatial frequency; default 8"
+    )
     parser.add_argument("--window", choices=["none", "hann"], default="none")
     parser.add_argument("--seed", type=int, default=0)
+
+
+def _at_least(least: float) -> Callable[[str], float]:
+    """Reads a number of the kind of `least`; argparse tells of another, with the option's name."""
+
+    def read(said: str) -> float:
+        try:
+            value = type(least)(said)
+        except ValueError:
+            value = None
+        if value is None or not least <= value < float("inf"):
+            raise argparse.ArgumentTypeError(f"expected a number of at least {least}, got {said!r}")
+        return value
+
+    return read

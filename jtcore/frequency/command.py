@@ -20,7 +20,7 @@ from jtcore.frequency.subject import Subject
 
 def shifts(given: Namespace) -> None:
     """Raises JtError."""
-    subject, settings = _subject(given), _shift_settings(given)
+    subject, settings = _shift_subject(given)
     stream = subject.chosen(given.data, "video")
     clips = subject.latents(stream)
     of = f"{_named(subject)}, {len(clips)} clips of data.{stream}"
@@ -29,7 +29,7 @@ def shifts(given: Namespace) -> None:
 
 def inversions(given: Namespace) -> None:
     """Raises JtError."""
-    subject, settings = _subject(given), _shift_settings(given)
+    subject, settings = _shift_subject(given)
     stream = subject.chosen(given.data, "video")
     found = inversion.reconstructions(subject, stream, settings, given.steps)
     of = f"{_named(subject)}, data.{stream}, {given.steps} steps"
@@ -47,7 +47,7 @@ def inversions(given: Namespace) -> None:
         "Clean latents that shifted noise stands for",
         (),
         len(settings.times),
-        of,
+        f"{_named(subject)}, data.{stream}",
         list(inversion.pictures(subject, one_step)),
     )
     _tell([*written, *write_figure(at_once, given.out, "one_step_frames")])
@@ -90,8 +90,9 @@ def adapter(given: Namespace) -> None:
     of = _named(subject)
     known = dict(subject.model.adapters)
     if given.beside:
+        beside = Path(given.beside).resolve().name  # figures are shown where no such path is
         other = _subject(Namespace(**{**vars(given), "source": given.beside}), finished=True)
-        known |= {f"{name} of {given.beside}": a for name, a in other.model.adapters.items()}
+        known |= {f"{name} of {beside}": a for name, a in other.model.adapters.items()}
     written = write_figure(adapters.rank_figure(known, of), given.out, "adapter_ranks")
     pairs = {
         f"{one}, {other}": adapters.overlaps(known[one], known[other])
@@ -139,7 +140,8 @@ def _named(subject: Subject) -> str:
     return f"{backbone.kind}{drawn}"
 
 
-def _shift_settings(given: Namespace) -> shift.Settings:
+def _shift_subject(given: Namespace) -> tuple[Subject, shift.Settings]:
+    subject = _subject(given)
     settings = shift.Settings(
         std=given.std,
         shifted=given.of,
@@ -150,9 +152,9 @@ def _shift_settings(given: Namespace) -> shift.Settings:
     )
     said = {key: tuple(getattr(given, key)) for key in ("times", "shifts") if getattr(given, key)}
     settings = evolve(settings, **said)
-    if problems := list(shift.problems(settings)):
+    if problems := list(shift.problems(settings, subject.schedule)):
         raise JtError(problems)
-    return settings
+    return subject, settings
 
 
 def _tell(written: Sequence[Path]) -> None:

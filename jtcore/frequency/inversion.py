@@ -1,9 +1,9 @@
 """What a shift of answers does to a video that is inverted to noise and reconstructed from it.
 
 DDIM (https://arxiv.org/abs/2010.02502) walks up from clean latents to noise, and deterministically
-down again; on the way down each answer is shifted, alike at every step. Beside it, in one step:
-the latents that the true noise, shifted, stands for at each time (https://arxiv.org/abs/2503.23951,
-figure 3, whose code is not released).
+down again; on the way down each answer is shifted, alike at every step, by a draw for each clip.
+Beside it, in one step: the latents that the true noise, shifted, stands for at each time
+(https://arxiv.org/abs/2503.23951, figure 3, whose code is not released).
 """
 
 from collections.abc import Iterator, Mapping
@@ -63,8 +63,13 @@ def reconstructions(
         "reconstructed": torch.stack([reconstruct(n, "", steps, model).cpu() for n in inverted]),
     }
     for name in settings.shifts:
-        shift = draw_shared((1, *clips.shape[1:]), SHARED[name], settings.std, rng)
-        found[name] = torch.stack([reconstruct(n, "", steps, model, shift).cpu() for n in inverted])
+        shifts = draw_shared(clips.shape, SHARED[name], settings.std, rng).split(1)
+        found[name] = torch.stack(
+            [
+                reconstruct(noise, "", steps, model, shift).cpu()
+                for noise, shift in zip(inverted, shifts, strict=True)
+            ]
+        )
     return found
 
 

@@ -37,7 +37,7 @@ from jtcore.types import Loss, Part
 ROLES = ("spatial", "temporal", "attention", "feed_forward", "text_cross")
 ALL = "all"
 RESAMPLED = 1000
-OWN = "what a loss's own draws add"
+SPLIT = ("mean over noise", "variance over noise", "variance over own draws")
 
 
 @frozen
@@ -199,7 +199,7 @@ def _row(
 ) -> Row:
     ones, others = (each.of_weights[:, at].astype(np.float64) for each in (found, other))
     gram, base, cross = ones @ ones.T, others @ others.T, ones @ others.T
-    apart = gram - cross - cross.T + base  # of the differences, draw by draw
+    apart = (ones - others) @ (ones - others).T  # draw by draw
     own = float(found.own_variance[at].sum())
     of_noise = float(np.trace(gram)) / len(gram) - _off(gram) - own / found.own
     norms = partial(_norms, gram, base)
@@ -207,17 +207,22 @@ def _row(
         name,
         role,
         _off(gram),
-        _interval(lambda pick: _off(apart, pick) / _off(base, pick), len(gram), seed),
+        _interval(lambda pick: _off(apart, pick) / _length(base, pick), len(gram), seed),
         _interval(lambda pick: _off(cross, pick) / norms(pick), len(gram), seed),
-        own / _off(base),
+        own / _length(base),
         _off(gram) / (max(of_noise, 0) + own),
     )
 
 
 def _norms(gram: np.ndarray, base: np.ndarray, pick: np.ndarray) -> float:
-    """The product of two lengths, nan where one is not told from 0."""
-    one, other = _off(gram, pick), _off(base, pick)
-    return float(np.sqrt(one * other)) if min(one, other) > 0 else float("nan")
+    """The product of two lengths."""
+    return float(np.sqrt(_length(gram, pick) * _length(base, pick)))
+
+
+def _length(gram: np.ndarray, pick: np.ndarray | None = None) -> float:
+    """|E[g]|^2, nan where these draws do not tell it from 0: nothing can be measured by it."""
+    found = _off(gram, pick)
+    return found if found > 0 else float("nan")
 
 
 def _off(gram: np.ndarray, pick: np.ndarray | None = None) -> float:
@@ -233,7 +238,8 @@ def _off(gram: np.ndarray, pick: np.ndarray | None = None) -> float:
 def _interval(statistic: Callable[[np.ndarray], float], count: int, seed: int) -> Estimate:
     rng = np.random.default_rng(seed)
     values = [statistic(rng.integers(count, size=count)) for _ in range(RESAMPLED)]
-    low, high = np.nanpercentile(values, [2.5, 97.5])
+    values = [value for value in values if np.isfinite(value)] or [float("nan")]
+    low, high = np.percentile(values, [2.5, 97.5])
     return Estimate(statistic(np.arange(count)), float(low), float(high))
 
 
@@ -263,25 +269,30 @@ def _places(model: Model) -> dict[str, np.ndarray]:
 
 
 def figure(found: Mapping[str, Gradients], settings: Settings, of: str) -> Figure:
-    """The gradient of the prediction by frequency: what is expected, and what a loss draws."""
+    """The gradient of the prediction by frequency: its mean over draws of noise, how much it varies
+    with them, and with what a loss draws."""
     panels = []
     for domain, fold in (("space", partial(radial, bands=settings.bands)), ("time", temporal)):
-        expected, own = _expected_and_own(found, fold)
-        axis = next(iter(expected.values())).axes[0]
-        for told_of, spectra in ((f"expected gradient, in {domain}", expected), (OWN, own)):
-            lines = [line(name, each) for name, each in spectra.items() if each.total.any()]
-            panels.append(Panel(told_of, f"{axis.name} ({axis.unit})", "energy", lines, True))
+        each = {name: _split(one, fold) for name, one in found.items()}
+        for index, title in enumerate(SPLIT):
+            told = {name: parts[index] for name, parts in each.items()}
+            axis = next(iter(told.values())).axes[0]
+            lines = [line(name, one) for name, one in told.items() if one.energy.any()]
+            label = f"{axis.name} ({axis.unit})"
+            panels.append(Panel(f"{title}, in {domain}", label, "energy", lines, True))
     note = f"{of}; {settings.draws} draws of noise, {settings.own} of each loss's own"
-    return Figure("What losses teach, by frequency: gradients of the prediction", panels, 2, note)
+    title = "What losses teach, by frequency: gradients of the prediction"
+    return Figure(title, panels, len(SPLIT), note)
 
 
-def _expected_and_own(
-    found: Mapping[str, Gradients], fold: Callable[[np.ndarray], Spectrum]
-) -> tuple[dict[str, Spectrum], dict[str, Spectrum]]:
-    """Without the part that a mean over few of a loss's own draws still has of them."""
-    expected, own = {}, {}
-    for name, each in found.items():
-        mean, own[name] = fold(each.of_prediction), fold(each.own_of_prediction)
-        left = mean.energy - own[name].energy.mean(0) / each.own
-        expected[name] = evolve(mean, energy=left)
-    return expected, own
+def _split(found: Gradients, fold: Callable[[np.ndarray], Spectrum]) -> tuple[Spectrum, ...]:
+    """Of the energy of gradients at each frequency, what each of `SPLIT` has; their sum is that of
+    one draw. Means over finite draws have a part of what varies, which is taken off: what is left
+    of a mean may come out below 0, where it is not told from it."""
+    count = len(found.of_prediction)
+    own = fold(found.own_of_prediction)
+    whole = fold(found.of_prediction)
+    of_mean = fold(found.of_prediction.mean(0, keepdims=True)).energy
+    mean = (count * of_mean - whole.energy.mean(0)) / (count - 1)
+    varying = whole.energy - mean - own.energy.mean(0) / found.own
+    return evolve(whole, energy=mean), evolve(whole, energy=varying), own

@@ -11,9 +11,8 @@ figure 4).
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
-import numpy as np
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from torch import Tensor
 
 from jtcore.diffusion import Levels, noised, separate
@@ -69,8 +68,8 @@ def shifted_latents(
 def spectra(
     clean: Tensor, backbone: Backbone, settings: Settings
 ) -> Iterator[tuple[float, str, Spectrum, Spectrum]]:
-    """Of latents (N, C, F, H, W): at each time, clean and under each shift, energy by frequency in
-    space and in time, of N * draws clips."""
+    """Of latents (N, C, F, H, W): at each time, clean and under each shift, the share of energy by
+    frequency in space and in time, of each clip the mean over draws."""
     rng = generator(settings.seed, "frequency", "shift")
     repeated = clean.double().repeat(settings.draws, 1, 1, 1, 1)
     noise = torch.randn(repeated.shape, generator=rng, dtype=torch.float64)
@@ -82,7 +81,7 @@ def spectra(
         yield time, CLEAN, *_both(clean, settings)
         for name, shift in drawn.items():
             found = shifted_latents(repeated, backbone, time, shift, noise, settings.shifted)
-            yield time, name, *_both(found, settings)
+            yield time, name, *(_by_clip(each, len(clean)) for each in _both(found, settings))
 
 
 def figure(clean: Tensor, backbone: Backbone, settings: Settings, of: str) -> Figure:
@@ -93,9 +92,9 @@ def figure(clean: Tensor, backbone: Backbone, settings: Settings, of: str) -> Fi
         for each in both:
             axis = each.axes[0]
             units[axis.name] = axis.unit
-            lines.setdefault((time, axis.name), []).append(line(name, each.share))
+            lines.setdefault((time, axis.name), []).append(line(name, each))
     panels = [
-        Panel(f"t = {time:g}", f"{axis} ({unit})", "share of energy", lines[time, axis], True)
+        Panel(_title(time, axis), f"{axis} ({unit})", "share of energy", lines[time, axis], True)
         for axis, unit in units.items()
         for time in settings.times
     ]
@@ -116,18 +115,38 @@ def line(name: str, found: Spectrum) -> Line:
     )
 
 
-def problems(settings: Settings) -> Iterator[str]:
+def problems(settings: Settings, backbone: Backbone) -> Iterator[str]:
     for name in settings.shifts:
         if name not in SHARED:
             yield f"--shifts {name}: no shift; there are {', '.join(SHARED)}"
+    for time in settings.times:
+        if not _has_signal(backbone, time):
+            yield f"--times {time:g}: the schedule has no such time, or nothing but noise there"
 
 
 def _both(clips: Tensor, settings: Settings) -> Sequence[Spectrum]:
-    values = np.asarray(clips)
     return (
-        radial(values, settings.bands, settings.window),
-        temporal(values, settings.window),
+        radial(clips, settings.bands, settings.window).share,
+        temporal(clips, settings.window).share,
     )
+
+
+def _title(time: float, axis: str) -> str:
+    """Of no other panel: its numbers go by it."""
+    return f"t = {time:g}, in {'time' if axis.startswith('temporal') else 'space'}"
+
+
+def _by_clip(found: Spectrum, clips: int) -> Spectrum:  # of draws * clips -> of clips
+    """The mean over draws, which are no more clips: intervals are over these alone."""
+    return evolve(found, energy=found.energy.reshape(-1, clips, found.energy.shape[1]).mean(0))
+
+
+def _has_signal(backbone: Backbone, time: float) -> bool:
+    try:
+        signal = _known(backbone.levels(torch.tensor([time]))).signal
+    except IndexError:  # of a schedule that is a table
+        return False
+    return bool((signal > 0).all() and (signal <= 1).all())
 
 
 def _known(levels: Levels) -> Levels:

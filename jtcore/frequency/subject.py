@@ -100,7 +100,8 @@ class Subject:
 
 
 def _built(path: Path, settings: Sequence[str], folders: Sequence[str]) -> tuple[Recipe, Plugins]:
-    recipes, plugins = launch.checked(launch.changed_table(path, settings, folders))
-    if None not in recipes:
+    table = launch.changed_table(path, settings, folders)
+    if "variant" in table:
         raise JtError(f"{path}: is an ablation; name one of its runs, or a recipe")
+    recipes, plugins = launch.checked(table)
     return recipes[None], plugins[None]

@@ -24,7 +24,7 @@ from jtcore.frequency.subject import Subject
 from jtcore.guidance import guide
 from jtcore.media import read_sample
 from jtcore.recipe import Sampling
-from jtcore.sample import denoise, requests
+from jtcore.sample import denoise, guidance_at, requests
 from jtcore.spectrum import FARTHEST, radial, spectrum, temporal
 from jtcore.types import Backbone
 
@@ -44,7 +44,7 @@ class Recording:
         answer = self.backbone.predict(latents, times, text)
         told, seen, at = answer.float(), latents, times
         if self.settings.guidance != 1:
-            told = guide(told, self.settings.guidance)
+            told = guide(told, guidance_at(self.settings, times[0]))
             seen, at = latents.chunk(2)[1], times.chunk(2)[1]
         clean, _ = separate(self.backbone.prediction, told, seen, self.backbone.levels(at))
         self.clean.append(clean.cpu())
@@ -59,7 +59,7 @@ def denoised(
     subject: Subject, prompts: int, seeds: Sequence[int], on: bool
 ) -> tuple[list[float], Tensor, Tensor]:
     """Times (S), beliefs (S, N, C, F, H, W) and final latents (N, C, F, H, W) of the recipe's first
-    prompts with each seed, with adapters `on` or off."""
+    prompts with each seed, with adapters `on` or off. A noise prior of the recipe's is left out."""
     settings = evolve(
         subject.sampling, prompts=subject.sampling.prompts[:prompts], seeds=tuple(seeds), batch=1
     )

@@ -8,6 +8,7 @@ import torch
 from attrs import evolve, frozen
 from torch import nn
 
+from jtcore.check import placing_problems
 from jtcore.errors import JtError
 from jtcore.lowbit import linear_layers
 from jtcore.planner import networks
@@ -57,6 +58,7 @@ class Measured:
     encoding: Mapping[str, int]  # the same, by data
     text: int  # bytes, beside the text encoder's weights
     reads_text: bool  # whether the text encoder is beside the denoiser
+    trains_blocks: bool  # whether weights of blocks themselves are trained
     text_shape: tuple[int, int]  # L, D
 
 
@@ -64,6 +66,8 @@ def measure(recipe: Recipe, gpu: bool) -> Measured:
     """Raises JtError."""
     machine = Machine.of(recipe.engine, gpu)
     whole = networks.build(recipe)
+    if problems := list(placing_problems(recipe.engine.memory, whole.backbone, whole.adapters)):
+        raise JtError(problems)
     text = _text(whole.spec, gpu)
     blocks = list(whole.backbone.blocks().values())
     parts = {"text encoder": _part([text.module])} if text else {}
@@ -90,6 +94,7 @@ def measure(recipe: Recipe, gpu: bool) -> Measured:
         encoding=dict(_encoding(recipe, machine, whole.spec)),
         text=text_pass(machine, text.module, text.tokens).highest if text else 0,
         reads_text=reads_text,
+        trains_blocks=_trains_blocks(whole),
         text_shape=shape,
     )
 
@@ -108,6 +113,12 @@ def checkpointed(recipe: Recipe, measured: Measured, gpu: bool) -> tuple[Recipe,
     runs = Runs(recipe, Machine.of(engine, gpu), whole, measured.text_shape)
     passes = {name: tuple(runs.training(name)) for name in recipe.stage}
     return recipe, evolve(measured, passes=passes, block_keeps=runs.block_keeps())
+
+
+def _trains_blocks(whole: networks.Network) -> bool:
+    replaced = {name for adapter in whole.adapters.values() for name in adapter.replaced()}
+    blocks = whole.backbone.blocks()
+    return any(f"{name}.".startswith(f"{block}.") for name in replaced for block in blocks)
 
 
 def _part(modules: Iterable[nn.Module]) -> Part:

@@ -7,8 +7,9 @@ from typing import Any
 
 from attrs import asdict, frozen
 
-from jtcore.check import sampled_shape_problems
+from jtcore.check import checkpointing_problems, sampled_shape_problems
 from jtcore.data import captions, reference_files, shape_problems
+from jtcore.engines import divided_weights_problems
 from jtcore.errors import JtError
 from jtcore.planner.estimate import Estimate, estimate
 from jtcore.planner.measure import Measured, Part, checkpointed, measure
@@ -72,7 +73,7 @@ class Plan:
 def make_plan(recipe: Recipe, room: int | None, speed: float, processes: int) -> Plan:
     """For a card with `room` bytes, if any, that computes with `speed` operations a second. Raises
     JtError."""
-    if problems := list(_shape_problems(recipe)):
+    if problems := list(_problems(recipe)):
         raise JtError(problems)
     gpu = recipe.engine.device != "cpu"
     measured = measure(recipe, gpu)
@@ -115,7 +116,10 @@ def make_plan(recipe: Recipe, room: int | None, speed: float, processes: int) ->
     )
 
 
-def _shape_problems(recipe: Recipe) -> Iterator[str]:
+def _problems(recipe: Recipe) -> Iterator[str]:
+    """What a check would tell, of sizes and of options of memory that cannot be together."""
+    yield from checkpointing_problems(recipe.engine)
+    yield from divided_weights_problems(recipe)
     spec = recipe.backbone.spec
     for name, data in recipe.used_data.items():
         yield from shape_problems(f"data.{name}", data, spec)

@@ -145,8 +145,9 @@ def _candidates(recipe: Recipe, measured: Measured) -> Iterator[Memory]:
     whole = not (recipe.engine.deepspeed and recipe.engine.deepspeed.stage == 3)
     checkpointed = recipe.engine.gradient_checkpointing
     places = ("device", "host") if checkpointed else (own.checkpoints,)
-    parts = PARTS if checkpointed and whole else (0.0,)
-    bases = (None, "int8", "nf4") if whole and not recipe.engine.compile else (None,)
+    movable = whole and not measured.trains_blocks  # what is trained is whole, and on the device
+    parts = PARTS if checkpointed and movable else (0.0,)
+    bases = (None, "int8", "nf4") if movable and not recipe.engine.compile else (None,)
     optimizers = (None,) if divided else (None, "8bit", "host")
     texts = ("device",) if measured.reads_text else ("device", "host")
     for checkpoints, part, base, optimizer, text in product(

@@ -69,3 +69,12 @@ def test_an_update_that_is_zero_has_no_space_to_agree_on():
     down, up = draw(0)
     (found,) = overlaps(Updates(a=(down, up * 0)), Updates(a=(down, up)))
     assert np.isnan(found.write)
+
+
+def test_an_update_may_have_a_rank_above_the_width_of_what_it_reads():
+    (down, up), (other_down, other_up) = draw(0, OUT + 1), draw(1, 2)
+    (found,) = overlaps(Updates(a=(down[:, :4], up)), Updates(a=(other_down[:, :4], other_up)))
+    assert found.read == pytest.approx(1)  # it reads all 4 dimensions that there are
+    left = torch.linalg.svd(up @ down[:, :4], full_matrices=False)[0]
+    angles = subspace_angles(left.numpy(), other_up.numpy())
+    assert found.write == pytest.approx(float(np.mean(np.cos(angles) ** 2)))

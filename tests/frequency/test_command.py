@@ -29,16 +29,14 @@ def test_shifts_are_told_at_each_time_in_space_and_in_time(pocket, write_recipe,
     out = jt_freq("shift", write_recipe(pocket), "--times", "200", "800", "--draws", "1")
     check_figures(out, "shift")
     rows = read(out / "shift.csv")
-    assert {row["panel"] for row in rows} == {"t = 200", "t = 800"}
+    panels = {f"t = {time}, in {domain}" for time in (200, 800) for domain in ("space", "time")}
+    assert {row["panel"] for row in rows} == panels
     lines = {row["line"] for row in rows}
     assert lines == {"clean", "channel", "spatial", "temporal", "channel-temporal"}
     # a shift that all frames share is still: at t = 800 nearly all energy is at frequency 0 in time
-    still = [
-        float(row["y"])
-        for row in rows
-        if (row["panel"], row["line"], row["x"]) == ("t = 800", "channel-temporal", "0")
-    ]
-    assert max(still) > 0.99
+    place = ("t = 800, in time", "channel-temporal", "0")
+    (still,) = [float(r["y"]) for r in rows if (r["panel"], r["line"], r["x"]) == place]
+    assert still > 0.99
 
 
 def test_figures_are_the_same_bytes_each_time(pocket, write_recipe, jt_freq, tmp_path):
@@ -55,9 +53,11 @@ def test_a_figures_numbers_are_in_tensorboard_too(pocket, write_recipe, jt_freq)
     events = EventAccumulator(str(out / "tensorboard" / "shift"))
     events.Reload()
     assert events.Tags()["images"] == ["shift"]
-    told = [float(row["y"]) for row in read(out / "shift.csv") if row["line"] == "all"]
-    plotted = [each.value for each in events.Scalars("shift/t_=_200/all")]
-    assert plotted == pytest.approx(told)
+    rows = [row for row in read(out / "shift.csv") if row["line"] == "all"]
+    for panel in ("t = 200, in space", "t = 200, in time"):
+        told = [float(row["y"]) for row in rows if row["panel"] == panel]
+        plotted = events.Scalars(f"shift/{panel.replace(' ', '_')}/all")
+        assert [each.value for each in plotted] == pytest.approx(told)
 
 
 def test_clips_are_inverted_and_reconstructed(pocket, write_recipe, jt_freq):
@@ -105,6 +105,11 @@ def test_a_runs_adapters_are_looked_into_and_compared(trained, jt_freq):
     out = jt_freq("adapter", trained, "--beside", str(trained), "--times", "100", "900")
     check_figures(out, "adapter_ranks", "adapter_overlaps", "adapter_strengths")
     overlap = read(out / "adapter_overlaps.csv")
+    # a figure is shown to others, whom the folders of this machine tell nothing
+    assert {row["panel"] for row in overlap} == {f"joint, joint of {trained.name}"}
+    ranks = read(out / "adapter_ranks.csv")
+    spectra = [float(row["y"]) for row in ranks if row["panel"] == "spectra of updates"]
+    assert sum(spectra) == pytest.approx(2)  # 1 of each adapter
     own = [float(row["y"]) for row in overlap if row["line"] in ("read", "write")]
     assert own == pytest.approx([1.0] * len(own))
     gates = [float(row["y"]) for row in read(out / "adapter_strengths.csv")]
@@ -120,6 +125,7 @@ def test_a_runs_adapters_are_looked_into_and_compared(trained, jt_freq):
         (("loss", "SOURCE", "--losses", "difusion"), "unknown loss 'difusion'"),
         (("loss", "SOURCE", "--against", "nobody"), "--against nobody"),
         (("loss", "SOURCE", "--offset", "depth"), "--offset depth: no axis"),
+        (("shift", "SOURCE", "--times", "5000"), "--times 5000: the schedule has no such time"),
         (("run", "SOURCE"), "is no folder of a run"),
         (("adapter", "SOURCE"), "is no folder of a run"),
         (("shift", "ablations/shifts_pocket"), "is an ablation"),
@@ -131,3 +137,23 @@ def test_mistakes_are_told_in_one_line(options, told, pocket, write_recipe, caps
     error = capsys.readouterr().err
     assert told in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("shift", "--draws", "0"),
+        ("shift", "--bands", "0"),
+        ("shift", "--std", "-1"),
+        ("inversion", "--steps", "0"),
+        ("loss", "--draws", "1"),
+        ("loss", "--own", "one"),
+        ("run", "--prompts", "0"),
+    ],
+)
+def test_numbers_that_nothing_can_be_made_of_are_told_by_their_option(options, capsys):
+    kind, option, value = options
+    with pytest.raises(SystemExit) as left:
+        main([kind, "anything", option, value])
+    assert left.value.code == 2
+    assert f"argument {option}: expected a number of at least" in capsys.readouterr().err

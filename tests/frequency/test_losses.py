@@ -98,3 +98,24 @@ def test_roles_are_of_the_layers_that_they_name(subject):
     assert {".ff." in names[place] for place in places["feed_forward"]} == {True}
     assert {".attn1." in names[place] for place in places["attention"]} == {True}
     assert len(places["feed_forward"]) + len(places["attention"]) == len(names)
+
+
+def test_a_gradient_is_split_into_its_mean_and_what_varies():
+    rng = np.random.default_rng(0)
+    mean = 3 * np.cos(2 * np.pi * np.arange(8) / 8).reshape(1, 1, 8, 1, 1)  # of energy 9 / 2
+    shape, draws, own = (1, 8, 4, 4), 500, 2
+    still = rng.standard_normal((draws, 1, 1, 4, 4)) * 2 + np.zeros((draws, *shape))
+    of_noise = rng.standard_normal((draws, *shape))
+    each = mean + of_noise + still / own**0.5  # the mean over so many own draws
+    found = Gradients(each, still, np.zeros((draws, 1)), np.zeros(1), own)
+    of_mean, varying, drawn_itself = (one.energy.mean(0) for one in losses._split(found, temporal))
+    np.testing.assert_allclose(of_mean, [0, 4.5, 0, 0, 0], atol=0.05)
+    np.testing.assert_allclose(varying, [1 / 8, 1 / 4, 1 / 4, 1 / 4, 1 / 8], atol=0.08)
+    np.testing.assert_allclose(drawn_itself, [4, 0, 0, 0, 0], atol=0.15)
+
+
+def test_nothing_is_measured_by_a_gradient_that_is_not_told_from_zero(monkeypatch, subject):
+    monkeypatch.setattr(losses, "_places", lambda model: {})
+    opposed = Gradients(np.zeros(1), np.zeros(1), np.array([[1.0], [-1.0]]), np.zeros(1), own=2)
+    (row,) = table(subject, {"plain": opposed}, "plain")
+    assert np.isnan([row.bias.value, row.bias.low, row.cosine.value, row.own_variance]).all()

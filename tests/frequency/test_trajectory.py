@@ -6,9 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from attrs import evolve
 
+from jtcore.diffusion import separate
 from jtcore.frequency.subject import Subject
-from jtcore.frequency.trajectory import denoised, formed, parts
+from jtcore.frequency.trajectory import Recording, denoised, formed, parts
+from jtcore.guidance import cosine_guidance
 from jtcore.sample import denoise, requests
 
 
@@ -25,6 +28,24 @@ def test_listening_leaves_samples_as_they_are(subject):
     assert torch.equal(final, denoise([request], settings, subject.model, shape))
     assert beliefs.shape == (settings.steps, *final.shape)
     torch.testing.assert_close(beliefs[-1], final, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_a_belief_is_the_guided_one_of_the_prompted_latents(subject, dynamic):
+    settings = evolve(subject.sampling, guidance=3.0, dynamic_guidance=dynamic)
+    backbone = subject.model.backbone
+    recording = Recording(backbone, settings)
+    text = torch.stack([subject.texts[""], subject.texts[settings.prompts[0]]])
+    shape = subject.recipe.backbone.spec.latent_shape(settings.frames, *settings.size)
+    latents = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
+    times = torch.tensor([500])
+    with torch.no_grad():
+        recording.predict(latents.repeat(2, 1, 1, 1, 1), times.repeat(2), text)
+        away, towards = (backbone.predict(latents, times, each[None]) for each in text)
+    strength = cosine_guidance(3.0, settings.steps, 500.0) if dynamic else 3.0
+    answer = away + strength * (towards - away)
+    expected, _ = separate(backbone.prediction, answer, latents, backbone.levels(times))
+    torch.testing.assert_close(recording.clean[0], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_what_has_formed_is_one_minus_the_error_beside_the_whole():

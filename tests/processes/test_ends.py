@@ -5,12 +5,25 @@ import signal
 
 import pytest
 import torch
-from processes.recipes import DDP, LONG, shared, weights, zero
+from processes.recipes import DDP, LONG, NONE_SMALL, shared, weights, zero
 
 from jtcore import cli
 
 
-@pytest.mark.parametrize("engine", [DDP, zero(2)], ids=["ddp", "zero2"])
+@pytest.mark.parametrize(
+    "engine",
+    [
+        pytest.param(DDP, id="ddp"),
+        pytest.param(zero(1), id="zero1", marks=pytest.mark.slow),
+        pytest.param(zero(2), id="zero2"),
+        pytest.param(zero(3), id="zero3", marks=pytest.mark.slow),
+        pytest.param(
+            zero(3, offload_optimizer=True, offload_parameters=True, raw=NONE_SMALL),
+            id="zero3-offload",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
 def test_a_signal_to_one_process_ends_all_at_one_step_and_the_rest_is_the_same(
     engine, stages, write_recipe, begin, finish, tmp_path
 ):
