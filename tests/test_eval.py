@@ -289,13 +289,19 @@ def test_a_metric_that_lacks_something_is_named_and_the_others_go_on(films, suit
     )
 
 
-def test_where_nothing_could_be_measured_it_is_a_mistake(films, suite, jt_eval):
+def test_where_nothing_could_be_measured_it_is_a_mistake_and_what_was_there_stays(
+    films, suite, jt_eval
+):
     videos = films("videos", **{"0_a_cat_7": 0.5})
-    status, _, err = jt_eval("--videos", videos, "--suite", suite(network={"kind": "lacking"}))
-    assert (status, err) == (
-        2,
-        "metric.network: model: 'owner/network' is not there; get it by `hf download`\n",
-    )
+    jt_eval("--videos", videos, "--suite", suite(light=NOTED))
+    before = (videos / "evaluation" / "evaluation.json").read_bytes()
+
+    lacking = suite(network={"kind": "lacking"})
+    status, out, err = jt_eval("--videos", videos, "--suite", lacking)
+
+    told = "metric.network: model: 'owner/network' is not there; get it by `hf download`\n"
+    assert (status, out, err) == (2, "", told)
+    assert (videos / "evaluation" / "evaluation.json").read_bytes() == before
 
 
 def test_references_of_the_command_are_of_all_metrics_that_name_none(
@@ -529,7 +535,10 @@ def test_a_suite_may_take_the_place_of_a_runs_own_metrics(table, jt_run, jt_eval
 def test_what_is_no_finished_run_is_told(table, jt_run, jt_eval, tmp_path, kind):
     run = tmp_path / "run"
     run.mkdir()
-    expected = f"{run}: not a run directory: it has no run.json\n"
+    expected = (
+        f"{run}: not a run directory: it has no run.json; a folder of videos is given as --videos"
+        " DIR\n"
+    )
     arguments = [run]
     if kind == "unfinished":
         (run / "run.json").write_text("{}")

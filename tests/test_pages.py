@@ -164,6 +164,16 @@ def test_nothing_is_wider_than_the_screen(browser, run, viewport):
         assert page.evaluate("document.documentElement.scrollWidth") == viewport["width"]
 
 
+def test_on_a_phone_a_tables_first_numbers_are_seen_and_names_stay_beside_the_last(browser, run):
+    with opened(browser, write_run_page(run), PHONE) as page:
+        name, number = page.locator("table").first.locator("tbody tr").first.locator("td").all()[:2]
+        assert number.bounding_box()["x"] < PHONE["width"] / 2
+
+        page.evaluate("document.querySelector('.wide').scrollLeft = 100")
+
+        assert name.bounding_box()["x"] == 16
+
+
 def test_a_page_prints_a_picture_of_each_video(browser, run):
     with opened(browser, write_run_page(run)) as page:
         posters = page.eval_on_selector_all(

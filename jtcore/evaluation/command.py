@@ -55,11 +55,15 @@ def evaluate(given: Namespace) -> None:
         except Interrupted:
             say("stopped; the same command goes on from here")
             raise
+    missing = _missing(found)
+    if missing and all(len(each.missing) == len(each.metrics) for each in found):
+        raise JtError(missing)  # what is there from before stays
     for subject, evaluation in zip(subjects, found, strict=True):
         _write(subject, evaluation, say, shown=len(subjects) == 1)
     if len(subjects) > 1:
         _write_together(subjects, found, given.out, say)
-    _tell_missing(found, given.strict)
+    if missing and given.strict:
+        raise JtError(missing)
 
 
 def _device(name: str) -> torch.device:
@@ -207,12 +211,10 @@ def _names(folders: Sequence[Path]) -> list[str]:
     raise AssertionError("different paths have different names")
 
 
-def _tell_missing(found: Sequence[Evaluation], strict: bool) -> None:
-    """Raises JtError where nothing was measured, or, if `strict`, not everything."""
+def _missing(found: Sequence[Evaluation]) -> list[str]:
+    """Which metrics lack something, and what, each once."""
     missing = {name: why for evaluation in found for name, why in evaluation.missing.items()}
-    nothing = all(len(each.missing) == len(each.metrics) for each in found)
-    if missing and (nothing or strict):
-        raise JtError(f"metric.{name}: {why}" for name, why in missing.items())
+    return [f"metric.{name}: {why}" for name, why in missing.items()]
 
 
 def _command() -> list[str]:

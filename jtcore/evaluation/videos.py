@@ -24,7 +24,10 @@ def of_run(folder: Path) -> list[Video]:
     results = read_json(folder / "metrics.json")
     if results is None:
         if not (folder / "run.json").is_file():
-            raise JtError(f"{folder}: not a run directory: it has no run.json")
+            raise JtError(
+                f"{folder}: not a run directory: it has no run.json; a folder of videos is given as"
+                " --videos DIR"
+            )
         raise JtError(f"{folder}: the run is not finished; continue it with jt-run --resume")
     return _listed(folder / "samples", results.get("samples", []), folder)
 

@@ -105,7 +105,11 @@ def _cell(cell: Cell) -> str:
     value = "" if cell.value is None else f" data-value='{escape(str(cell.value))}'"
     kind = " class='text'" if cell.is_long else ""
     note = f" <span class='interval'>{escape(cell.note)}</span>" if cell.note else ""
-    return f"<td{kind}{value}>{escape(cell.text)}{note}</td>"
+    text = NAME_PARTS.sub("<wbr>", escape(cell.text))
+    return f"<td{kind}{value}>{text}{note}</td>"
+
+
+NAME_PARTS = re.compile(r"(?<=[a-z0-9][._])(?=[a-z])")  # where a metric's name may be broken
 
 
 def _figure(shown: Shown) -> str:
