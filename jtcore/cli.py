@@ -290,7 +290,9 @@ def study(arguments: Sequence[str] | None = None) -> int:
     return guarded(work)
 
 
-STUDY = ("out", "prompts", "subject", "motion", "questions", "ties", "pairs", "title", "seed")
+STUDY = (
+    *("out", "prompts", "subject", "motion", "questions", "ties", "pairs", "title", "seed", "say"),
+)
 
 
 def _add_study(parser: argparse.ArgumentParser) -> None:
@@ -314,6 +316,14 @@ def _add_study(parser: argparse.ArgumentParser) -> None:
         "--pairs", type=int, metavar="N", help="of each two methods, at random; default: all"
     )
     parser.add_argument("--title", default="Which video is better?", help="of the page")
+    parser.add_argument(
+        "--say",
+        action="append",
+        default=[],
+        metavar="WORD=TEXT",
+        help="what raters read in place of a word of the prompts that they cannot know, such as"
+        " sks=this; may be repeated",
+    )
     parser.add_argument(
         "--seed", type=int, help="of order and sides; default: one that nobody knows, in key.json"
     )

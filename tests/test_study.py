@@ -3,6 +3,7 @@
 import json
 import re
 from base64 import b64decode
+from html import escape
 from itertools import combinations
 from pathlib import Path
 from shutil import copytree
@@ -305,6 +306,20 @@ def test_a_study_without_common_prompts_or_references_is_told(runs, tmp_path, ca
         for name in ("subject", "motion")
     )
     assert not (tmp_path / "out").exists()
+
+
+def test_raters_read_other_words_in_place_of_those_that_they_cannot_know(runs, tmp_path, capsys):
+    own = json.loads((runs[0] / "metrics.json").read_text())["samples"][0]["prompt"]
+    *others, word = own.split()  # of which angle brackets are a part
+    out = tmp_path / "out"
+    made = [*map(str, runs), "--questions", "overall", "--out", str(out), "--say", f"{word}=that"]
+    assert cli.study(made) == 0
+    page = (out / "study.html").read_text()
+    assert f"<h2>{' '.join([*others, 'that'])}</h2>" in page
+    assert escape(own) not in page
+    capsys.readouterr()
+    assert cli.study([*made[:-1], "nobody=that"]) == 2
+    assert "--say nobody=that: expected WORD=TEXT" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

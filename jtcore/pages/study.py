@@ -3,6 +3,7 @@ the key that does."""
 
 import json
 import random
+import re
 import secrets
 import shlex
 import sys
@@ -15,7 +16,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from jtcore.data import source_files
 from jtcore.decode import timeline
@@ -61,7 +62,7 @@ class Trial:
 
 def make(given: Namespace) -> tuple[Path, Path]:
     """Write `study.html`, for raters, and `key.json`, which they must not have. Raises JtError."""
-    methods = _methods(given.sources, given.prompts)
+    methods = _said(_methods(given.sources, given.prompts), given.say)
     seed = secrets.randbelow(2**32) if given.seed is None else given.seed
     trials = draw(methods, seed, given.pairs)
     references = _references(given)
@@ -83,6 +84,27 @@ def make(given: Namespace) -> tuple[Path, Path]:
     write_text(given.out / "study.html", "\n".join(page) + "\n")
     write_json(given.out / "key.json", {"study": study, **key})
     return given.out / "study.html", given.out / "key.json"
+
+
+def _said(methods: Methods, words: Sequence[str]) -> Methods:
+    """With words of the prompts as raters shall read them, "WORD=TEXT" each. Raises JtError for one
+    that no prompt has."""
+    for said in words:
+        word, separator, text = said.partition("=")
+        pattern = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)")
+        videos = [video for each in methods.values() for video in each]
+        if not (word and separator and any(pattern.search(video.prompt) for video in videos)):
+            raise JtError(f"--say {said}: expected WORD=TEXT of a word that some prompt has")
+        methods = {
+            name: [evolve(v, prompt=_tidy(pattern.sub(lambda _, t=text: t, v.prompt))) for v in own]
+            for name, own in methods.items()
+        }
+    return methods
+
+
+def _tidy(prompt: str) -> str:
+    """Without the gap that a word has left which is said as nothing."""
+    return " ".join(prompt.split())
 
 
 def draw(methods: Methods, seed: int, count: int | None = None) -> list[Trial]:
