@@ -319,7 +319,7 @@ def test_an_ablation_is_refused_with_what_to_plan_instead(tmp_path, pocket_recip
         ),
         (
             ("--preset", "16g-exact", "--preset", "zero3-offload"),
-            "engine.memory.stream_blocks: engine.deepspeed.stage = 3 moves the frozen weights; take"
+            "engine.memory.stream_share: engine.deepspeed.stage = 3 moves the frozen weights; take"
             " one of them",
         ),
     ],
