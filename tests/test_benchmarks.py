@@ -25,7 +25,7 @@ NUMBER = r"[\d.e+-]+"
 MIB = 2**20
 
 
-@pytest.mark.slow  # two models of 64 x 64
+@pytest.mark.slow  # whole steps, of two loops
 def test_each_branch_of_a_recipe_is_timed_beside_the_reference(capsys, tmp_path):
     settings = ("backbone.width=32", "engine.device='cpu'", *TINY)
     changes = [part for each in settings for part in ("--set", each)]
