@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
@@ -119,8 +120,10 @@ class Measuring:
                 between()
                 self.ledger.put(key, _ask(metric, video))
             watch.measured()
-        del metric
-        _free()
+        if metric is not None:
+            held = _watched(metric)
+            del metric
+            _free(held)
         return [self.ledger.get(key) for key in keys]
 
     def _load(self) -> Metric:
@@ -137,8 +140,22 @@ def _ask(metric: Metric, video: Video) -> Values:
     return {name: float(value) for name, value in answer.items() if isfinite(value)}
 
 
-def _free() -> None:
-    """What a metric held is gone before the next one is loaded."""
-    gc.collect()
+def _watched(metric: Metric) -> Callable[[], object]:
+    """What answers it as long as it is there; one that cannot be watched is taken to stay."""
+    try:
+        return weakref.ref(metric)
+    except TypeError:  # a class with slots, and none for this
+        stays = type(metric)
+        return lambda: stays
+
+
+def _free(held: Callable[[], object]) -> None:
+    """What a metric held is gone before the next one is loaded.
+
+    Looking for circles takes a third of a second among all that torch imports: only where a metric
+    is still there, or a network on a GPU may be.
+    """
+    if held() is not None or torch.cuda.is_available():
+        gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
