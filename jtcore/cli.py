@@ -2,36 +2,33 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from jtcore import __version__
-from jtcore.errors import Interrupted, JtError
-from jtcore.surroundings import arrange
-
-TOO_LARGE, MISTAKE, INTERRUPTED = 1, 2, 3
-
-EXIT_STATUS = (
-    "exit status: 0 done, 2 your mistake (nothing was lost), 3 stopped by a signal (resumable)"
+from jtcore.options import (
+    FITS,
+    MEASURED,
+    TOO_LARGE,
+    add_metrics,
+    add_plugin_folder,
+    add_quiet,
+    add_set,
+    guarded,
+    make_parser,
 )
-MEASURED = (
-    "exit status: 0 done, and metrics that lack a model are named; 2 your mistake; 3 stopped by a"
-    " signal (the same command goes on)"
-)
-FITS = "exit status: 0 fits, or no --gpu was named; 1 does not fit; 2 your mistake"
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """`jt-run`: train, sample and evaluate what a recipe says."""
-    parser = _parser("jt-run", "Train, sample and evaluate what a recipe says.")
+    parser = make_parser("jt-run", "Train, sample and evaluate what a recipe says.")
     parser.add_argument("recipe", nargs="?", help="a recipe or ablation: its path or shipped name")
     _add_preset(parser)
-    _add_set(parser, "change the recipe, such as stage.joint.steps=50; may be repeated")
+    add_set(parser, "change the recipe, such as stage.joint.steps=50; may be repeated")
     parser.add_argument("--check", action="store_true", help="check everything, train nothing")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: runs/RECIPE-NNN")
     parser.add_argument("--resume", type=Path, metavar="RUN_DIR", help="continue a run or ablation")
-    _add_plugin_folder(parser)
-    _add_quiet(parser)
+    add_plugin_folder(parser)
+    add_quiet(parser)
     given = parser.parse_args(arguments)
     if (given.recipe is None) == (given.resume is None):
         parser.error("name either a recipe or --resume RUN_DIR")
@@ -55,11 +52,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def plugins(arguments: Sequence[str] | None = None) -> int:
     """`jt-plugins`: list plugins, or show one."""
-    parser = _parser("jt-plugins", "List plugins, or show one with its options and documentation.")
+    parser = make_parser(
+        "jt-plugins", "List plugins, or show one with its options and documentation."
+    )
     parser.add_argument(
         "kind", nargs="?", help="such as pocket, or backbones.pocket where it is not unique"
     )
-    _add_plugin_folder(parser)
+    add_plugin_folder(parser)
     given = parser.parse_args(arguments)
 
     def work() -> None:
@@ -72,7 +71,7 @@ def plugins(arguments: Sequence[str] | None = None) -> int:
 
 def plan(arguments: Sequence[str] | None = None) -> int:
     """`jt-plan`: what a recipe will need."""
-    parser = _parser(
+    parser = make_parser(
         "jt-plan", "Tell what a recipe will need: memory, arithmetic, disk. No GPU is needed.", FITS
     )
     parser.add_argument("recipe", help="a recipe: its path or shipped name")
@@ -84,9 +83,9 @@ def plan(arguments: Sequence[str] | None = None) -> int:
         "--processes", type=int, default=1, help="among which DeepSpeed divides; default 1"
     )
     _add_preset(parser)
-    _add_set(parser, "change the recipe, such as data.motion.frames=25; may be repeated")
+    add_set(parser, "change the recipe, such as data.motion.frames=25; may be repeated")
     parser.add_argument("--json", action="store_true", help="print a table for programs")
-    _add_plugin_folder(parser)
+    add_plugin_folder(parser)
     given = parser.parse_args(arguments)
     fitting: list[bool] = []
 
@@ -101,7 +100,7 @@ def plan(arguments: Sequence[str] | None = None) -> int:
 
 def sample(arguments: Sequence[str] | None = None) -> int:
     """`jt-sample`: generate from a finished run or from adapter files."""
-    parser = _parser("jt-sample", "Generate videos from a run, or from adapter files.")
+    parser = make_parser("jt-sample", "Generate videos from a run, or from adapter files.")
     parser.add_argument(
         "source",
         nargs="+",
@@ -125,9 +124,9 @@ def sample(arguments: Sequence[str] | None = None) -> int:
         help="write what adapters say in each step, such as gates: a table, and a drawing of each",
     )
     _add_preset(parser)
-    _add_set(parser, "change the backbone or engine, such as backbone.weights=/models/cogvideox")
-    _add_plugin_folder(parser)
-    _add_quiet(parser)
+    add_set(parser, "change the backbone or engine, such as backbone.weights=/models/cogvideox")
+    add_plugin_folder(parser)
+    add_quiet(parser)
     given = parser.parse_args(arguments)
 
     def work() -> None:
@@ -141,7 +140,9 @@ def sample(arguments: Sequence[str] | None = None) -> int:
 
 def convert(arguments: Sequence[str] | None = None) -> int:
     """`jt-convert`: adapter files into the layouts of other tools, and out of them."""
-    parser = _parser("jt-convert", "Convert adapter files to and from the layouts of other tools.")
+    parser = make_parser(
+        "jt-convert", "Convert adapter files to and from the layouts of other tools."
+    )
     parser.add_argument("source", type=Path, help="an adapter file, of jtcore or of another tool")
     way = parser.add_mutually_exclusive_group(required=True)
     way.add_argument("--to", metavar="FORMAT", help="such as diffusers or kohya; see jt-plugins")
@@ -150,13 +151,13 @@ def convert(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--backbone", metavar="KIND", help="what the adapter is of, with --from")
     parser.add_argument("--out", type=Path, required=True, metavar="NAME.safetensors")
-    _add_set(
+    add_set(
         parser,
         "an option of the backbone or format, such as backbone.weights=/models/cogvideox; with --to"
         " also of the adapter, such as adapter.member=0 of a bank",
     )
-    _add_plugin_folder(parser)
-    _add_quiet(parser)
+    add_plugin_folder(parser)
+    add_quiet(parser)
     given = parser.parse_args(arguments)
     if (given.backbone is None) == (given.to is None):
         parser.error("--from needs a --backbone; with --to, the adapter file has it")
@@ -171,7 +172,7 @@ def convert(arguments: Sequence[str] | None = None) -> int:
 
 def evaluate(arguments: Sequence[str] | None = None) -> int:
     """`jt-eval`: measure videos."""
-    parser = _parser(
+    parser = make_parser(
         "jt-eval", "Measure the videos of runs, or of any folder, and compare models.", MEASURED
     )
     parser.add_argument(
@@ -194,8 +195,8 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="default: the folder evaluation of what is measured"
     )
-    _add_plugin_folder(parser)
-    _add_quiet(parser)
+    add_plugin_folder(parser)
+    add_quiet(parser)
     given = parser.parse_args(arguments)
     if bool(given.runs) == (given.videos is not None):
         parser.error("name either run directories or --videos DIR")
@@ -218,21 +219,8 @@ def _add_measuring(parser: argparse.ArgumentParser) -> None:
         help="metrics: the path of a TOML file or a shipped name, such as offline; default: a run's"
         " own, or general",
     )
-    _add_set(parser, "change the suite, such as metric.clip_text.batch=4; may be repeated")
-    parser.add_argument(
-        "--only",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="of the metrics; may be repeated",
-    )
-    parser.add_argument(
-        "--models",
-        type=Path,
-        metavar="DIR",
-        help="a folder of downloaded models, each under the last part of its hub id",
-    )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add_set(parser, "change the suite, such as metric.clip_text.batch=4; may be repeated")
+    add_metrics(parser)
     parser.add_argument(
         "--average-score", action="store_true", help="the mean of all means that the suite says"
     )
@@ -243,7 +231,7 @@ def _add_measuring(parser: argparse.ArgumentParser) -> None:
 
 def study(arguments: Sequence[str] | None = None) -> int:
     """`jt-study`: let people compare videos blindly, and count what they say."""
-    parser = _parser(
+    parser = make_parser(
         "jt-study",
         "Make a page on which people compare videos of two or more methods, whose names it does not"
         " know; later, score their answers.",
@@ -329,12 +317,6 @@ def _add_study(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _parser(name: str, description: str, status: str = EXIT_STATUS) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(name, description=description, epilog=status)
-    parser.add_argument("--version", action="version", version=f"jtcore {__version__}")
-    return parser
-
-
 def _add_preset(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preset",
@@ -351,10 +333,6 @@ def _settings(given: argparse.Namespace) -> list[str]:
     from jtcore import presets
 
     return [*presets.settings(given.preset), *given.set]
-
-
-def _add_set(parser: argparse.ArgumentParser, told: str) -> None:
-    parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help=told)
 
 
 def _add_leading(parser: argparse.ArgumentParser) -> None:
@@ -401,43 +379,6 @@ def _add_walk(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="of that noise, 0 to 1; 0 is none, default 0.5",
     )
-
-
-def _add_plugin_folder(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--plugin-folder",
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="load the plugins in this folder; may be repeated",
-    )
-
-
-def _add_quiet(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--quiet", action="store_true", help="print nothing but problems")
-
-
-def guarded(work: Callable[[], None]) -> int:
-    """Run a command; a user's mistake is one message and status 2, never a traceback."""
-    arrange()
-    try:
-        work()
-    except JtError as error:
-        if error.problems:  # none where another process of the run tells them
-            print("\n".join(error.problems), file=sys.stderr)
-        return MISTAKE
-    except Interrupted:
-        return INTERRUPTED
-    except KeyboardInterrupt:  # before there was anything to resume
-        print("stopped", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has gone
-        sys.stderr.close()
-        return MISTAKE
-    except OSError as error:  # a full disk, a folder that is not ours to write
-        print(error, file=sys.stderr)
-        return MISTAKE
-    return 0
 
 
 COMMANDS = {

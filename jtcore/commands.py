@@ -4,14 +4,24 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jtcore.cli import MEASURED, _add_plugin_folder, _add_quiet, _add_set, _parser, guarded
+from jtcore.options import (
+    MEASURED,
+    add_metrics,
+    add_plugin_folder,
+    add_quiet,
+    add_set,
+    guarded,
+    make_parser,
+)
 
 COMPLETE = "exit status: 0 nothing is missing, 2 something is, or your mistake"
 
 
 def data(arguments: Sequence[str] | None = None) -> int:
     """`jt-data`: what a download lacks, what it holds, and an ablation over it."""
-    parser = _parser("jt-data", "Check a dataset of subjects and motions, and make grids of it.")
+    parser = make_parser(
+        "jt-data", "Check a dataset of subjects and motions, and make grids of it."
+    )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
     check = actions.add_parser("check", help="say what a download lacks", epilog=COMPLETE)
@@ -44,7 +54,7 @@ def data(arguments: Sequence[str] | None = None) -> int:
 
 def probe(arguments: Sequence[str] | None = None) -> int:
     """`jt-probe`: what the adapters of a run do to each other."""
-    parser = _parser(
+    parser = make_parser(
         "jt-probe",
         "Sample a run's model with all adapters, with each one off and with none, on prompts with"
         " its subject, its motion, both and neither; say what carries over.",
@@ -63,23 +73,13 @@ def probe(arguments: Sequence[str] | None = None) -> int:
         metavar="NAME",
         help="metrics in place of the run's own: the path of a TOML file or a shipped name",
     )
-    parser.add_argument(
-        "--only",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="of the metrics; may be repeated",
-    )
-    parser.add_argument(
-        "--models", type=Path, metavar="DIR", help="a folder of downloaded models, as of jt-eval"
-    )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    _add_set(parser, "change how it is sampled, such as sample.batch=4; may be repeated")
+    add_metrics(parser)
+    add_set(parser, "change how it is sampled, such as sample.batch=4; may be repeated")
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="default: the folder probes of the run"
     )
-    _add_plugin_folder(parser)
-    _add_quiet(parser)
+    add_plugin_folder(parser)
+    add_quiet(parser)
     given = parser.parse_args(arguments)
     given.command = ["jt-probe", *(sys.argv[1:] if arguments is None else arguments)]
 

@@ -4,21 +4,18 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from jtcore import __version__
-from jtcore.cli import EXIT_STATUS, guarded
+from jtcore.options import add_plugin_folder, add_set, guarded, make_parser
 
 OUT = Path("frequency")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`jt-freq`: look inside methods by frequency in time and space."""
-    parser = argparse.ArgumentParser(
+    parser = make_parser(
         "jt-freq",
-        description="Look inside methods by frequency in time and space: figures, with their"
-        " numbers in CSV files and TensorBoard.",
-        epilog=EXIT_STATUS,
+        "Look inside methods by frequency in time and space: figures, with their numbers in CSV"
+        " files and TensorBoard.",
     )
-    parser.add_argument("--version", action="version", version=f"jtcore {__version__}")
     kinds = parser.add_subparsers(dest="analysis", required=True)
     _add_shift(kinds)
     _add_inversion(kinds)
@@ -97,10 +94,8 @@ def _add_adapter(kinds: argparse._SubParsersAction) -> None:
 
 def _add_source(parser: argparse.ArgumentParser, told: str) -> None:
     parser.add_argument("source", help=told)
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="PATH=VALUE", help="change the recipe"
-    )
-    parser.add_argument("--plugin-folder", action="append", default=[], metavar="DIR")
+    add_set(parser, "change the recipe; may be repeated")
+    add_plugin_folder(parser)
     parser.add_argument("--out", type=Path, default=OUT, help=f"default: {OUT}/")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,19 +13,22 @@ from jtcore.errors import JtError
 
 from ..controls._boxes import Box, Keyframe, box_at, in_order
 from ._frames import OfFrames
+from ._preparations import of_checkpoint
 from ._references import first_frames, found_in, reference_problems
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from jtcore.types import Sample
+    from jtcore.types import Metric, Sample
+
+    from ._clip import Looking
 
 Boxes = Sequence[Box | None]  # of each frame; None where what is looked for is not seen
 
 
 @frozen
 class OfRegions(OfFrames):
-    """Options of a metric that looks at boxes in frames"""
+    """Options of a metric that looks at boxes in frames by the network of its `_checkpoint`"""
 
     subject: str | None = None
     boxes: str | None = None
@@ -35,8 +38,8 @@ class OfRegions(OfFrames):
         if (self.boxes is None) == (not self.path):
             raise ValueError("expected boxes (a file) or path (keyframes), one of the two")
 
-    def region_problems(self) -> list[str]:
-        found = reference_problems("subject", self.subject)
+    def problems(self) -> list[str]:
+        found = self._checkpoint.problems() + reference_problems("subject", self.subject)
         try:
             if self.boxes is not None:
                 read_boxes(Path(self.boxes))
@@ -48,9 +51,25 @@ class OfRegions(OfFrames):
         pictures = [] if self.subject is None else found_in(self.subject)
         return pictures + ([] if self.boxes is None else [Path(self.boxes)])
 
-    def references(self) -> list[Tensor]:  # uint8 (3, H, W) each
-        """The pictures of the subject, whole. Raises JtError."""
-        return first_frames(self.subject)
+    def identity(self) -> Mapping[str, Any]:
+        return {
+            "model": self._checkpoint.identity(),
+            "preparation": of_checkpoint(self._checkpoint).identity(),
+            "frames": self.sampling(),
+        }
+
+    def likeness(self, name: str, looking: Looking) -> Metric:
+        """The metric whose value is called `name`, of regions and the pictures of the subject,
+        whole. Raises JtError."""
+        references = looking.embed(first_frames(self.subject))  # (R, E)
+
+        def measure(sample: Sample) -> Mapping[str, float]:
+            regions = self.regions(sample)
+            if not regions:
+                return {}
+            return {name: (looking.embed(regions) @ references.T).mean().item()}
+
+        return measure
 
     def regions(self, sample: Sample) -> list[Tensor]:  # uint8 (3, H, W) each
         """What is in the boxes of the frames that are looked at. Raises JtError where the file has

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from attrs import frozen
 
 from jtcore import hookimpl
-from jtcore.types import Metric, Sample
+from jtcore.types import Metric
 
 from . import _dino
 from ._checkpoints import Checkpoint
@@ -34,27 +33,9 @@ class RegionDino(OfRegions):
 
     model: str = "facebook/dino-vits16"
 
-    def problems(self) -> list[str]:
-        return self._checkpoint.problems() + self.region_problems()
-
-    def identity(self) -> Mapping[str, Any]:
-        return {
-            "model": self._checkpoint.identity(),
-            "preparation": of_checkpoint(self._checkpoint).identity(),
-            "frames": self.sampling(),
-        }
-
     def load(self, device: torch.device) -> Metric:
         looking = _dino.load(self._checkpoint, of_checkpoint(self._checkpoint), self.batch, device)
-        references = looking.embed(self.references())  # (R, E)
-
-        def measure(sample: Sample) -> Mapping[str, float]:
-            regions = self.regions(sample)
-            if not regions:
-                return {}
-            return {"region_dino": (looking.embed(regions) @ references.T).mean().item()}
-
-        return measure
+        return self.likeness("region_dino", looking)
 
     @property
     def _checkpoint(self) -> Checkpoint:

@@ -18,7 +18,7 @@ EXIT_STATUS = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status, as EXIT_STATUS tells it."""
-    from jtcore.cli import guarded
+    from jtcore.options import guarded
 
     options = _parser().parse_args(argv)
     statuses = []

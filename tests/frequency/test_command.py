@@ -39,6 +39,23 @@ def test_shifts_are_told_at_each_time_in_space_and_in_time(pocket, write_recipe,
     assert still > 0.99
 
 
+def test_options_and_local_plugins_change_what_is_told(table, write_recipe, jt_freq):
+    from conftest import TINY
+
+    recipe = write_recipe({key: value for key, value in table.items() if key != "plugins"})
+    plain = ("--plugin-folder", str(TINY), "--times", "0.5", "--shifts", "spatial", "--draws", "1")
+    before = read(jt_freq("shift", recipe, *plain) / "shift.csv")
+    for more in (
+        ("--of", "prediction"),
+        ("--window", "hann"),
+        ("--std", "3"),
+        ("--bands", "3"),
+        ("--seed", "1"),
+        ("--set", "data.motion.frames=2"),
+    ):
+        assert read(jt_freq("shift", recipe, *plain, *more) / "shift.csv") != before, more
+
+
 def test_figures_are_the_same_bytes_each_time(pocket, write_recipe, jt_freq, tmp_path):
     recipe = write_recipe(pocket)
     first = jt_freq("shift", recipe, "--times", "200", "--draws", "1")
