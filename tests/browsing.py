@@ -34,7 +34,7 @@ def headless() -> Iterator:
 
 @contextmanager
 def opened(browser, file: Path, viewport: dict[str, int] = DESK) -> Iterator:
-    """A page from disk. In the end, it has said nothing on the console and asked for nothing."""
+    """A page from disk. In the end, it has told no problem on the console and asked for nothing."""
     problems: list[str] = []
     context = browser.new_context(viewport=viewport, accept_downloads=True, offline=True)
 
@@ -45,12 +45,17 @@ def opened(browser, file: Path, viewport: dict[str, int] = DESK) -> Iterator:
     context.on("request", seen)
     page = context.new_page()
     page.set_default_timeout(10_000)
-    page.on("console", lambda message: problems.append(f"{message.type}: {message.text}"))
+
+    def told(message) -> None:
+        if message.type in ("error", "warning"):
+            problems.append(f"{message.type}: {message.text}")
+
+    page.on("console", told)
     page.on("pageerror", lambda error: problems.append(f"uncaught: {error}"))
     page.goto(file.absolute().as_uri())
     yield page
     context.close()
-    assert problems == []
+    assert problems == [], problems
 
 
 def draw_run(folder: Path) -> Path:

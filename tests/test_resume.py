@@ -17,6 +17,7 @@ from time import monotonic
 import pytest
 
 from jtcore import cli
+from jtcore.options import INTERRUPTED
 from jtcore.run import locked
 
 SCRIPT = Path(__file__).parent / "processes/jt_run.py"
@@ -172,7 +173,7 @@ def test_sigterm_checkpoints_and_the_rest_is_the_same(
         said = lines.read().splitlines()
     process.join()
 
-    assert process.exitcode == cli.INTERRUPTED == 3
+    assert process.exitcode == INTERRUPTED == 3
     assert "SIGTERM: ending at the next safe point" in said
     assert said[-1] == "stopped; continue with: jt-run --resume stopped"
     (*_, newest) = sorted((tmp_path / "stopped/checkpoints").iterdir())

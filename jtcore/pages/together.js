@@ -145,9 +145,10 @@ function load(video) {
 }
 
 function unload(video) {
-  URL.revokeObjectURL(video.src);
+  const url = video.src;
   video.removeAttribute("src");
   video.load();
+  setTimeout(() => URL.revokeObjectURL(url), 1000); // a request under way may still want it
 }
 
 function ready(video) {

@@ -7,7 +7,7 @@ import pytest
 import torch
 from processes.recipes import DDP, LONG, NONE_SMALL, shared, weights, zero
 
-from jtcore import cli
+from jtcore.options import INTERRUPTED, MISTAKE
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_a_signal_to_one_process_ends_all_at_one_step_and_the_rest_is_the_same(
     for each in started:
         each.join(LONG)
 
-    assert [each.exitcode for each in started] == [cli.INTERRUPTED] * 2
+    assert [each.exitcode for each in started] == [INTERRUPTED] * 2
     assert said[-1] == "stopped; continue with: jt-run --resume stopped"
     (tmp_path / "log0").unlink()
     finish("--resume", "stopped")
@@ -69,6 +69,6 @@ def test_an_error_of_one_process_ends_all_and_is_told_once(
     for each in started:
         each.join(LONG)
     logs = [(tmp_path / f"log{rank}").read_text() for rank in range(2)]
-    assert [each.exitcode for each in started] == [cli.MISTAKE] * 2, logs
+    assert [each.exitcode for each in started] == [MISTAKE] * 2, logs
     assert "".join(logs).count("the second process has no more wishes") == 1
     assert "Traceback" not in "".join(logs)
