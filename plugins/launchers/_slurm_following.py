@@ -11,7 +11,7 @@ from jtcore.grids.work import Outcome, failed
 from jtcore.proceed import shown
 from jtcore.signals import Stop
 
-from ._slurm_queue import Job, Queue, how_it_died
+from ._slurm_queue import Job, Queue, arrays, how_it_died
 
 BREATH = 0.2  # s between looks at whether a signal has come
 
@@ -31,10 +31,11 @@ def follow(jobs: Jobs, queue: Queue, poll: float, stop: Stop) -> None:
         if not left:
             return
         if stop.asked:
+            numbers = arrays(following.last[run].number for run in left if run in following.last)
             jobs.say(
                 "the jobs go on without this; to follow them again:"
                 f" jt-run --resume {shown(jobs.grid)} --follow\n"
-                f"to end them: scancel {' '.join(queue.arrays(left))}"
+                f"to end them: scancel {' '.join(numbers)}"
             )
             return
 

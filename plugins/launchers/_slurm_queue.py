@@ -6,7 +6,7 @@ sbatch is asked: whatever dies between is found in the queue again.
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,12 +63,6 @@ class Queue:
             states |= _asked_sacct(lost)
         return {run: self._job(entries.get(run), states) for run in runs}
 
-    def arrays(self, runs: Sequence[Path]) -> list[str]:
-        """The numbers of the jobs of runs, an array's once."""
-        known = self._known()
-        numbers = [known[run.name]["job"] for run in runs if run.name in known]
-        return list(dict.fromkeys(number.partition("_")[0] for number in numbers if number))
-
     @contextmanager
     def submission(
         self, name: str, runs: Sequence[Path]
@@ -102,6 +96,11 @@ class Queue:
         number = found.number if found else entry["job"]
         log = self.folder / f"{number}_0_log.out" if number else None
         return Job(found and found.state, number, found.nodes if found else "", log)
+
+
+def arrays(numbers: Iterable[str]) -> list[str]:
+    """What scancel and squeue take for jobs: the number of each array, once."""
+    return list(dict.fromkeys(number.partition("_")[0] for number in numbers))
 
 
 def how_it_died(job: Job) -> Outcome:

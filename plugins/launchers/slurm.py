@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from attrs import Attribute, field, frozen
-from attrs.validators import ge, gt, instance_of, min_len, optional
+from attrs.validators import ge, gt, optional
 
 from jtcore import hookimpl
 from jtcore.errors import JtError
@@ -25,7 +25,7 @@ from jtcore.signals import Stop
 
 from ._slurm_following import follow
 from ._slurm_job import Work
-from ._slurm_queue import Queue, how_it_died
+from ._slurm_queue import Queue, arrays, how_it_died
 
 PROGRAMS = ("sbatch", "srun", "squeue")
 OURS = {  # parameters of sbatch that are options of their own
@@ -61,9 +61,9 @@ def _are_commands(instance: object, attribute: Attribute, value: Sequence[str]) 
             raise ValueError(f"{line!r} is no command; parameters go to launch.sbatch")
 
 
-def _name() -> Any:
-    """An option of sbatch that is a word, or left to the cluster."""
-    return field(default=None, validator=optional([instance_of(str), min_len(1)]))
+def _is_name(instance: object, attribute: Attribute, value: str | None) -> None:
+    if value is not None and not value.strip():
+        raise ValueError(f"expected a name, or nothing for the cluster's own, got {value!r}")
 
 
 @frozen
@@ -86,10 +86,10 @@ class Slurm:
     A job that the cluster preempts is saved and queued again too.
     """
 
-    partition: str | None = _name()
-    account: str | None = _name()
-    qos: str | None = _name()
-    constraint: str | None = _name()
+    partition: str | None = field(default=None, validator=_is_name)
+    account: str | None = field(default=None, validator=_is_name)
+    qos: str | None = field(default=None, validator=_is_name)
+    constraint: str | None = field(default=None, validator=_is_name)
     hours: float = field(default=24.0, validator=gt(0))
     gpus: int = field(default=1, validator=ge(0))
     cpus: int = field(default=4, validator=ge(1))
@@ -128,21 +128,24 @@ class Slurm:
         queue = Queue(jobs.grid)
         with locked(queue.folder):
             before = queue.look(jobs.runs)
+            there = [before[run].number for run in jobs.runs if before[run].alive]
             waiting = [run for run in jobs.runs if not before[run].alive]
-            if there := len(jobs.runs) - len(waiting):
-                jobs.say(f"{there} of the runs are queued or running already")
+            if there:
+                are = "s are" if len(there) > 1 else " is"
+                jobs.say(f"{len(there)} run{are} queued or running already")
             for run in waiting:
                 if before[run].left_work and state_of(run) != "failed":
                     jobs.say(f"  {run.name}: {how_it_died(before[run]).problems[0]}")
             if waiting:
-                self._submit(waiting, queue, jobs)
+                there += self._submit(waiting, queue, jobs)
         if jobs.follow:
             follow(jobs, queue, self.poll, stop)
         else:
-            jobs.say(_directions(jobs.grid, queue, jobs.runs))
+            jobs.say(_directions(jobs.grid, queue.folder, arrays(there)))
 
-    def _submit(self, runs: Sequence[Path], queue: Queue, jobs: Jobs) -> None:
-        """As one array. Raises JtError with what sbatch says where it refuses."""
+    def _submit(self, runs: Sequence[Path], queue: Queue, jobs: Jobs) -> list[str]:
+        """As one array; returns the numbers of its jobs. Raises JtError with what sbatch says where
+        it refuses."""
         from submitit.core.utils import FailedJobError
         from submitit.helpers import clean_env, environment_variables
         from submitit.slurm.slurm import SlurmExecutor
@@ -157,11 +160,13 @@ class Slurm:
                     found = executor.map_array(Work(jobs.grid), list(runs))
             except FailedJobError as error:
                 raise JtError(f"launch: sbatch refuses the jobs: {_gist(str(error))}") from error
-            submitted([job.job_id for job in found])
+            numbers = [job.job_id for job in found]
+            submitted(numbers)
         for run in runs:
             forget_failure(run)  # of the time before
-        number = found[0].job_id.partition("_")[0]
-        jobs.say(f"{len(runs)} run{'s' * (len(runs) > 1)} submitted as job {number}")
+        as_job = f"as job {arrays(numbers)[0]}"
+        jobs.say(f"{len(runs)} run{'s' * (len(runs) > 1)} submitted {as_job}")
+        return numbers
 
     def parameters(self, name: str, runs: int) -> dict[str, Any]:
         """What submitit is told."""
@@ -188,13 +193,12 @@ class Slurm:
         }
 
 
-def _directions(grid: Path, queue: Queue, runs: Sequence[Path]) -> str:
-    arrays = queue.arrays(runs)
+def _directions(grid: Path, logs: Path, numbers: Sequence[str]) -> str:
     return (
-        f"to watch the jobs: squeue --jobs {','.join(arrays)}\n"
+        f"to watch the jobs: squeue --jobs {','.join(numbers)}\n"
         f"to wait for them: jt-run --resume {shown(grid)} --follow\n"
-        f"to end them: scancel {' '.join(arrays)}\n"
-        f"what they say: {shown(queue.folder)}"
+        f"to end them: scancel {' '.join(numbers)}\n"
+        f"what they say: {shown(logs)}"
     )
 
 
