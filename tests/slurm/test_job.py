@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jtcore grids.state import read_failure, state_of
+from jtcore.grids.state import read_failure, state_of
 from jtplugins.launchers._slurm_job import Work
 
 AT_STEP_2 = """
