@@ -1,14 +1,17 @@
 """What a job of Slurm does: one run, saved and queued again where its time is up.
 
 Slurm tells a job that its time is nearly up with SIGUSR2, at which submitit would leave at once;
-and that it is preempted or requeued with SIGTERM, more than once, and then with SIGKILL. Here all
-of them ask for the next safe point, and only there submitit's own handler queues the job again.
+and that it is cancelled, requeued or preempted with SIGTERM, more than once, and then with SIGKILL.
+Here all of them ask for the next safe point, and only there submitit's own handler queues the job
+again: where its time is up, and where it is preempted, for Slurm itself queues only those again
+that have not ended within the time of grace.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 
 @frozen
 class Work:
-    """Does a run of a grid in a job. The job's exit status is that of jt-run."""
+    """Does a run of a grid in a job, which ends with the exit status of jt-run"""
 
     grid: Path
 
@@ -41,8 +44,8 @@ class Work:
         outcome = do(run, _say, stop)
         leads = place_of(os.environ).rank == 0
         if outcome.state == "interrupted":
-            if stop.time_is_up:
-                self._queue_again(run, stop, leads)
+            if leads and (stop.time_is_up or _is_running()):
+                self._queue_again(run, stop)
             sys.exit(INTERRUPTED)
         if leads:
             self._compare()
@@ -56,16 +59,14 @@ class Work:
 
         return DelayedSubmission(self, run)
 
-    def _queue_again(self, run: Path, stop: _Patience, leads: bool) -> None:
+    def _queue_again(self, run: Path, stop: _Patience) -> None:
         from submitit.core.utils import UncompletedJobError
 
         try:
             stop.submitits(stop.time_signal, None)
         except UncompletedJobError:
-            if leads:
-                problem = "its job came to its time limit once more than launch.timeouts allows"
-                write_failure(run, "killed", [f"{problem}; what it has done is kept"])
-            raise
+            problem = "its job came to its time limit once more than launch.timeouts allows"
+            write_failure(run, "killed", [f"{problem}; what it has done is kept"])
 
     def _compare(self) -> None:
         """The last job of a grid leaves its tables behind."""
@@ -94,6 +95,16 @@ class _Patience(Stop):
         self.time_is_up |= number == self.time_signal
         if not self.asked:
             super().ask(number, frame)
+
+
+def _is_running() -> bool:
+    """Whether Slurm has not ended this job: then it is preempted, and has some time of grace."""
+    from submitit import JobEnvironment
+
+    job = JobEnvironment().job_id
+    command = ["squeue", "--noheader", "--format=%T", f"--jobs={job}"]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    return ended.stdout.strip() == "RUNNING"
 
 
 def _say(line: str) -> None:
