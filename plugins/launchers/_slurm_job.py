@@ -42,15 +42,16 @@ class Work:
         stop.listen()
         arrange()
         outcome = do(run, _say, stop)
-        leads = place_of(os.environ).rank == 0
+        if outcome.problems:
+            print("\n".join(outcome.problems), file=sys.stderr, flush=True)
+        if place_of(os.environ).rank > 0:  # whose exit status could have Slurm kill the first
+            return
         if outcome.state == "interrupted":
-            if leads and (stop.time_is_up or _is_running()):
+            if stop.time_is_up or _is_running():
                 self._queue_again(run, stop)
             sys.exit(INTERRUPTED)
-        if leads:
-            self._compare()
+        self._compare()
         if outcome.state == "failed":
-            print("\n".join(outcome.problems), file=sys.stderr, flush=True)
             sys.exit(MISTAKE)
 
     def checkpoint(self, run: Path) -> DelayedSubmission:

@@ -25,7 +25,7 @@ from jtcore.signals import Stop
 
 from ._slurm_following import follow
 from ._slurm_job import Work
-from ._slurm_queue import Queue, arrays, how_it_died
+from ._slurm_queue import FOLDER, Queue, arrays, how_it_died
 
 PROGRAMS = ("sbatch", "srun", "squeue")
 OURS = {  # parameters of sbatch that are options of their own
@@ -83,7 +83,8 @@ class Slurm:
     sbatch: other parameters of sbatch by their long names, such as {mail-type = "END"}
     poll: seconds between looks at the queue, with --follow
 
-    A job that the cluster preempts is saved and queued again too.
+    A job that the cluster preempts is saved and queued again too. What jobs say is in the grid's
+    folder `slurm`.
     """
 
     partition: str | None = field(default=None, validator=_is_name)
@@ -123,8 +124,14 @@ class Slurm:
                 " the cluster are submitted, or take kind 'local' for this machine"
             )
 
+    def at_once(self, runs: int) -> int | None:
+        """None: as many as the cluster lets."""
+        return min(self.jobs, runs) or None
+
     def launch(self, jobs: Jobs, stop: Stop) -> None:
         """Submit the runs that are not in the queue. Raises JtError where Slurm refuses."""
+        if any(run.name == FOLDER for run in jobs.runs):
+            raise JtError(f"launch: jobs have the folder {FOLDER}; call that run something else")
         queue = Queue(jobs.grid)
         with locked(queue.folder):
             before = queue.look(jobs.runs)

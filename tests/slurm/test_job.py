@@ -52,9 +52,12 @@ def grid(table, jt_run, plugin_folder, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def status(grid, heard) -> Callable[..., int | None]:
+def status(grid, heard, answers, monkeypatch) -> Callable[..., int | None]:
     """The exit status of a job that is told these signals at its second step, or dies of a
     text there."""
+
+    for name, value in {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": "42"}.items():
+        monkeypatch.setenv(name, value)
 
     def do(*signals: int | str) -> int | None:
         (grid / "signals").write_text(json.dumps(signals))
@@ -74,14 +77,28 @@ def test_a_job_does_its_run_and_the_last_one_writes_the_tables(status, grid, hea
     assert (grid / "grid.md").is_file() and heard == []
 
 
-def test_repeated_signals_to_end_leave_a_checkpoint(status, grid, heard):
+def test_repeated_signals_to_end_leave_a_checkpoint(status, grid):
     assert status(signal.SIGTERM, signal.SIGTERM, signal.SIGTERM) == 3
 
     assert [path.name for path in (grid / "a/checkpoints").iterdir()] == [
         "step-00000003.safetensors"
     ]
-    assert heard == []  # who preempts a job queues it again
     assert not (grid / "grid.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("state", "again"),
+    [
+        ("RUNNING", [signal.SIGUSR2]),  # preempted: who ends in its time of grace is not requeued
+        ("COMPLETING", []),  # cancelled, or requeued already
+    ],
+)
+def test_a_job_queues_itself_again_unless_slurm_has_ended_it(status, heard, answers, state, again):
+    (answers / "queue").write_text(f"{state}\n")
+
+    assert status(signal.SIGTERM) == 3
+
+    assert heard == again
 
 
 def test_a_job_whose_time_is_up_is_queued_again_when_all_is_on_disk(status, grid, heard):

@@ -280,13 +280,37 @@ def test_jobs_go_on_without_the_one_who_submitted_them(
     until(lambda: "| small |" in (out / "grid.md").read_text())
 
 
-def test_one_run_may_have_several_processes(grid, finish, printed, tmp_path):
+def test_a_run_of_two_processes_is_requeued_as_one(grid, gates, jt_grid, printed, asked, tmp_path):
+    out = tmp_path / "grid"
     grid["engine"] = {"kind": "ddp", "device": "cpu"}
     grid["launch"] |= {"gpus": 2}
-    del grid["variant"]["small"]
-    finish(grid, "grid", "--follow")
+    grid["variant"] = {"requeued": {}, "whole": {}}
+    gates.close("requeued")
 
-    out = tmp_path / "grid"
-    assert state_of(out / "large") == "finished", printed("grid")
-    (second,) = out.glob("slurm/*_1_log.out")
+    following = jt_grid(grid, "grid", "--follow")
+    until(lambda: gates.holds("requeued"))
+    asked("scontrol", "requeue", number(out, "requeued"))
+    until(lambda: "SIGTERM: ending at the next safe point" in log(out, "requeued"))
+    gates.open("requeued")
+
+    assert following.wait(PATIENCE) == 0, printed("grid")
+    one, other = (list(results(out, [run]).values()) for run in ("requeued", "whole"))
+    assert one == other != []
+    assert "continuing at step 4 of 6" in log(out, "requeued")
+    second = out / f"slurm/{number(out, 'whole')}_1_log.out"
     assert "global_rank=1(2)" in second.read_text()
+
+
+def test_a_job_that_never_comes_to_its_run_is_told_with_its_last_words(
+    grid, finish, printed, tmp_path
+):
+    out = tmp_path / "grid"
+    del grid["variant"]["small"]
+    grid["launch"]["setup"] = ["echo there is no such module", "exit 4"]
+    finish(grid, "grid", "--follow", status=2)
+
+    words = out / f"slurm/{number(out, 'large')}_0_log.out"
+    told = f"its job {number(out, 'large')} ended as FAILED; its last words are in {words}"
+    assert f"large failed: {told}\n" in printed("grid")
+    assert read_failure(out / "large").problems == (told,)
+    assert words.read_text() == "there is no such module\n"

@@ -1,7 +1,6 @@
 """What sbatch is told of a grid, with programs in Slurm's place that answer as it does."""
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,34 +12,7 @@ from jtcore.errors import JtError
 from jtcore.plugins import Plugins
 from jtcore.structure import structure_component
 
-PROGRAMS = {
-    "sbatch": 'tell refusal || echo "Submitted batch job 42"',
-    "squeue": "tell outage || tell queue || true",
-    "sacct": "tell accounts || true",
-    "srun": "exit 1",
-}
-TELL = """#!/bin/sh
-tell() {  # what a file says, to standard error where that makes it fail
-    [ -e "$ANSWERS/$1" ] || return 1
-    case $1 in refusal|outage) cat "$ANSWERS/$1" >&2; exit 1;; esac
-    cat "$ANSWERS/$1"
-}
-"""
 NO_METRICS = ("sample", "metric")
-
-
-@pytest.fixture
-def answers(tmp_path, monkeypatch) -> Path:
-    """A folder of what Slurm's programs answer; sbatch takes all, and the queue is empty."""
-    folder, programs = tmp_path / "answers", tmp_path / "bin"
-    for each in (folder, programs):
-        each.mkdir()
-    for name, script in PROGRAMS.items():
-        (programs / name).write_text(f"{TELL}{script}\n")
-        (programs / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-    monkeypatch.setenv("ANSWERS", str(folder))
-    return folder
 
 
 @pytest.fixture
@@ -156,6 +128,17 @@ def test_one_run_is_no_array(grid, submit, answers):
     assert known_jobs(out)["a"]["job"] == "42"
 
 
+@pytest.mark.parametrize(("jobs", "told"), [(0, ""), (1, " with 1 at once")])
+def test_a_dry_run_reckons_with_as_many_jobs_as_are_asked_for(
+    grid, write_recipe, answers, jobs, told, capsys
+):
+    grid["launch"]["jobs"] = jobs
+    assert cli.run([str(write_recipe(grid)), "--dry-run"]) == 0
+
+    said = capsys.readouterr().out
+    assert (" at once" in said) == bool(told) and told in said
+
+
 # What is refused
 
 
@@ -230,6 +213,14 @@ def test_what_sbatch_refuses_is_told_and_no_job_is_remembered(grid, submit, answ
         " failed: Invalid partition name specified"
     )
     assert known_jobs(out) == {}
+
+
+def test_no_run_takes_the_folder_of_the_jobs(grid, submit, answers, capfd):
+    grid["variant"] = {"slurm": {}}
+    submit(grid, status=2)
+
+    told = "launch: jobs have the folder slurm; call that run something else\n"
+    assert capfd.readouterr().err == told
 
 
 # Submitted again
