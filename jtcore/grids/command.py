@@ -47,10 +47,13 @@ def check_grid(declared: Declared) -> str:
 
 def counted(grid: Grid) -> str:
     """Such as "5 variants x 3 subjects x 2 seeds: 28 runs"."""
-    axes = {name: len(levels) for name, levels in grid.axes.items()}
-    told = " x ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in axes.items())
-    runs = len(grid.trials)
-    return f"{told}: {runs} run{'s' * (runs > 1)}"
+    told = " x ".join(_plural(len(labels), axis) for axis, labels in grid.axes.items())
+    return f"{told}: {_plural(len(grid.trials), 'run')}"
+
+
+def _plural(count: int, axis: str) -> str:
+    name = axis.rpartition(".")[2]
+    return f"{count} {name}{'s' * (count > 1 and not name.endswith('s'))}"
 
 
 def start_grid(
@@ -117,7 +120,8 @@ def _bring_up_to_date(
     say(f"{shown(folder)}: {counted(declared.grid)}, {len(dues)} to be done")
     known = read_grid(folder) is not None
     for each in dues if known else ():
-        say(f"  {each.trial.folder}: {each.why}")
+        if each.why != folders.NOT_BEGUN:
+            say(f"  {each.trial.folder}: {each.why}")
     if known and any(each.new and (folder / each.trial.folder).exists() for each in dues):
         say(f"  what they replace goes to {shown(folders.replaced_folder(folder))}")
     for name in others:
@@ -144,10 +148,11 @@ def _launch(
             launcher.launch(jobs, stop)
         if not processes.leads:
             return
-        say(write_results(folder))
+        results = write_results(folder)
         if stop.asked:
             say(f"stopped; continue with: jt-run --resume {shown(folder)}")
             raise Interrupted
+        say(results)
     _conclude(folder, runs, watch, say)
 
 
@@ -208,9 +213,14 @@ def _launcher(grid: Grid, plugins: Plugins, processes: Processes) -> Launcher:
     return launcher
 
 
+def launcher_of(declared: Declared) -> Launcher:
+    """That does a grid's runs. Raises JtError."""
+    return _launcher(declared.grid, load_plugins(plugin_folders(declared.common)), ALONE)
+
+
 def _launcher_problems(declared: Declared) -> tuple[str, ...]:
     try:
-        _launcher(declared.grid, load_plugins(plugin_folders(declared.common)), ALONE)
+        launcher_of(declared)
     except JtError as error:
         return error.problems
     return ()

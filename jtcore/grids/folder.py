@@ -21,6 +21,7 @@ from jtcore.tables import parse_toml
 
 REPLACED = ".replaced"  # ends the name of the folder beside the grid's, out of TensorBoard's sight
 MOST = 3  # changes that are told
+NOT_BEGUN = "not begun yet"
 
 
 @frozen(eq=False)
@@ -82,7 +83,7 @@ def _why(folder: Path, trial: Trial, wanted: Checked) -> tuple[str, bool] | None
     if state == "failed":
         return f"failed before: {read_failure(run).problems[0]}", False
     return {"interrupted": "to be continued", "running": "being done by another process"}.get(
-        state, "not begun yet"
+        state, NOT_BEGUN
     ), False
 
 
@@ -149,7 +150,9 @@ def make(
     """Make the folders of new and changed runs; what stands in their place is put aside.
 
     Each folder appears whole. The index comes first, so that whatever dies here can be continued.
+    Raises JtError where a run has changed that is being done.
     """
+    _refuse_busy(folder, dues)
     folder.mkdir(parents=True, exist_ok=True)
     write_grid(folder, declared.grid)
     for trial, one in wanted.items():
@@ -164,6 +167,16 @@ def make(
         one = wanted[each.trial]
         with new_folder(run) as aside:
             fill_folder(aside, path, settings, one.recipe, one.plugins)
+
+
+def _refuse_busy(folder: Path, dues: Sequence[Due]) -> None:
+    """Whoever does a run as it was would write into the folder of the new one."""
+    busy = [each for each in dues if each.new and state_of(folder / each.trial.folder) == "running"]
+    if busy:
+        raise JtError(
+            f"{each.trial.folder}: {each.why}, but is being done as it was; end that first"
+            for each in busy
+        )
 
 
 def replaced_folder(folder: Path) -> Path:
