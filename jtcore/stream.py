@@ -181,12 +181,12 @@ def embed_texts(
 ) -> dict[str, Tensor]:
     """Each caption's embedding, (L, D), on the CPU, with the `replaced` words read as what they map
     to. The text encoder is loaded only for those that the cache does not have, and freed."""
-    shaping = _shaping(device) | {"what": "text", "encoder": spec.text_identity()}
+    key = shaping(device) | {"what": "text", "encoder": spec.text_identity()}
     texts = {}
     with lent(lambda: spec.load_text_encoder(device), device) as encoder:
         for prompt in prompts:
             text = read(prompt, replaced or {}).text
-            found = cache.get_or_make(shaping | {"prompt": text}, partial(_embed, encoder, text))
+            found = cache.get_or_make(key | {"prompt": text}, partial(_embed, encoder, text))
             texts[prompt] = found["text"]
     return texts
 
@@ -196,7 +196,7 @@ def _embed(encoder: Callable[[], TextEncoder], prompt: str) -> dict[str, Tensor]
     return {"text": encoder().embed([prompt])[0]}  # alone: no other caption shapes it
 
 
-def _shaping(device: torch.device) -> dict[str, str]:
+def shaping(device: torch.device) -> dict[str, str]:
     """What shapes every tensor, whatever it is made of."""
     return {"code": CODE, "libraries": LIBRARIES, "device": device.type}
 
@@ -222,7 +222,7 @@ def _item_key(
 def clips_key(path: Path, data: Data, device: torch.device) -> dict[str, str | int | float | None]:
     """All that shapes the clips of a file, and what a device makes of them."""
     height, width = data.size
-    return _shaping(device) | {
+    return shaping(device) | {
         "file": sha256(path),
         "kind": path.suffix.lower(),
         "height": height,

@@ -11,6 +11,7 @@ from benchmarks import (
     equal_time,
     evaluating,
     gated_lora,
+    grid,
     low_bit_error,
     optimizer_error,
     planner_error,
@@ -177,3 +178,15 @@ def test_memory_and_intervals_of_evaluation_are_told(capsys):
     (peak, held) = re.findall(r"^\| \d+ \| ([\d.]+)%? \|", capsys.readouterr().out, re.M)
     assert 50 < int(peak) < 5000
     assert 0 < float(held) <= 100
+
+
+@pytest.mark.slow  # four runs and a grid
+def test_a_grid_is_timed_beside_its_runs_one_after_another(capsys, tmp_path):
+    few = ["--subjects", "wug", "--motions", "eightwise", "--seeds", "0", "1", "--steps", "2"]
+    grid.main([*few, "--out", str(tmp_path)])
+    told = capsys.readouterr().out
+    row = rf"^\| ([\w -]+) time \| {NUMBER} s \| {NUMBER} s \| {NUMBER} \|$"
+    assert re.findall(row, told, re.M) == ["wall-clock", "processor"]
+    assert re.search(r"^A run took .* of\s+the work was shared\.", told, re.M)
+    assert told.splitlines()[-1].endswith("samples/adapted/*.mp4: none.")
+    assert (tmp_path / "grid.md").read_text().endswith(told.splitlines()[-1] + "\n")

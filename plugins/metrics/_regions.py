@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import field, frozen
 
 from jtcore.errors import JtError
+from jtcore.evaluation.features import of_references
 
 from ..controls._boxes import Box, Keyframe, box_at, in_order
 from ._frames import OfFrames
@@ -17,6 +18,7 @@ from ._preparations import of_checkpoint
 from ._references import first_frames, found_in, reference_problems
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from jtcore.types import Metric, Sample
@@ -58,10 +60,12 @@ class OfRegions(OfFrames):
             "frames": self.sampling(),
         }
 
-    def likeness(self, name: str, looking: Looking) -> Metric:
+    def likeness(self, name: str, looking: Looking, device: torch.device) -> Metric:
         """The metric whose value is called `name`, of regions and the pictures of the subject,
         whole. Raises JtError."""
-        references = looking.embed(first_frames(self.subject))  # (R, E)
+        (references,) = of_references(
+            self, device, lambda: [looking.embed(first_frames(self.subject))]
+        )  # (R, E)
 
         def measure(sample: Sample) -> Mapping[str, float]:
             regions = self.regions(sample)

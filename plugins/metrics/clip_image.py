@@ -8,8 +8,10 @@ from typing import Any, ClassVar
 
 import torch
 from attrs import frozen
+from torch import Tensor
 
 from jtcore import hookimpl
+from jtcore.evaluation.features import of_references
 from jtcore.types import Metric, Sample
 
 from . import _clip
@@ -56,14 +58,16 @@ class ClipImage(OfFramesOrReleased):
         network = checkpoint.load("CLIPModel", device)
         looking = _clip.look(network, self._preparation(), self.batch)
         scale = _clip.scale(network) if self.compat else 1.0
-        pictures = first_frames(self.subject)[: 1 if self.compat else None]
-        references = looking.embed(pictures)  # (R, E)
+        (references,) = of_references(self, device, lambda: [self._embed(looking)])  # (R, E)
 
         def measure(sample: Sample) -> Mapping[str, float]:
             alike = looking.embed(self.shown(sample)) @ references.T  # (F, R)
             return {"clip_image": scale * alike.mean().item()}
 
         return measure
+
+    def _embed(self, looking: _clip.Looking) -> Tensor:  # (R, E)
+        return looking.embed(first_frames(self.subject)[: 1 if self.compat else None])
 
     def _preparation(self) -> Preparation:
         checkpoint = _clip.with_pictures(self.model)

@@ -13,6 +13,7 @@ from attrs.validators import ge, le
 from torch import Tensor
 
 from jtcore import hookimpl
+from jtcore.evaluation.features import of_references
 from jtcore.types import Metric, Sample
 
 from . import _dino
@@ -68,9 +69,13 @@ class CopyingScore(OfFrames):
 
     def load(self, device: torch.device) -> Metric:
         looking = _dino.load(self._checkpoint, of_checkpoint(self._checkpoint), self.batch, device)
-        references = {
-            name: embed_all(looking, READ[name](place), self.batch) for name, place in self._given
-        }
+        given = dict(self._given)
+        embedded = of_references(
+            self,
+            device,
+            lambda: [embed_all(looking, READ[n](place), self.batch) for n, place in given.items()],
+        )
+        references = dict(zip(given, embedded, strict=True))
 
         def measure(sample: Sample) -> Mapping[str, float]:
             frames = looking.embed(self.shown(sample))  # (F, E)

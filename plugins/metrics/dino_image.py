@@ -10,6 +10,7 @@ import torch
 from attrs import frozen
 
 from jtcore import hookimpl
+from jtcore.evaluation.features import of_references
 from jtcore.types import Metric, Sample
 
 from . import _dino
@@ -53,7 +54,9 @@ class DinoImage(OfFrames):
 
     def load(self, device: torch.device) -> Metric:
         looking = _dino.load(self._checkpoint, self._preparation(), self.batch, device)
-        references = looking.embed(first_frames(self.subject))  # (R, E)
+        (references,) = of_references(
+            self, device, lambda: [looking.embed(first_frames(self.subject))]
+        )  # (R, E)
 
         def measure(sample: Sample) -> Mapping[str, float]:
             alike = looking.embed(self.shown(sample)) @ references.T  # (F, R)

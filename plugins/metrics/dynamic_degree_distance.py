@@ -10,11 +10,13 @@ from typing import Any, ClassVar
 
 import torch
 from attrs import frozen
+from torch import Tensor
 
 from jtcore import hookimpl
+from jtcore.evaluation.features import of_references
 from jtcore.types import Metric, Sample
 
-from ._dynamics import SAMPLING, Dynamics, dynamics
+from ._dynamics import SAMPLING, dynamics
 from ._flow import Flow, OfFlow
 from ._motions import motion_clips, motion_files, motion_problems
 
@@ -49,19 +51,22 @@ class DynamicDegreeDistance(OfFlow):
 
     def load(self, device: torch.device) -> Metric:
         flow = self.load_flow(device)
+        (known,) = of_references(self, device, lambda: [self._dynamics(flow)])
+        return partial(measure, self.flow, flow, known.tolist())
+
+    def _dynamics(self, flow: Flow) -> Tensor:  # (R, 2), float64: magnitude and top of each clip
         found = [dynamics(flow, *clip) for clip in motion_clips(self.motion)]
-        known = [each for each in found if each]
-        return partial(measure, self.flow, flow, known)
+        known = [(each.magnitude, each.top) for each in found if each]
+        return torch.tensor(known, dtype=torch.float64).view(-1, 2)
 
 
 def measure(
-    name: str, flow: Flow, references: list[Dynamics], sample: Sample
+    name: str, flow: Flow, references: list[tuple[float, float]], sample: Sample
 ) -> Mapping[str, float]:
     found = dynamics(flow, sample.video, sample.fps)
     if found is None or not references:
         return {}
-    magnitude = fmean(each.magnitude for each in references)
-    top = fmean(each.top for each in references)
+    magnitude, top = map(fmean, zip(*references, strict=True))
     return {name: abs(found.magnitude - magnitude), f"{name}_top": abs(found.top - top)}
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from jtcore import hookimpl
+from jtcore.evaluation.features import of_references
 from jtcore.types import Metric, Sample
 
 from ._flow import SIDE, Flow, OfFlow
@@ -62,7 +63,11 @@ class FlowError(OfFlow):
         if self.camera:
             wanted = [torch.tensor(self.camera).view(1, 2, 1, 1).expand(-1, -1, CELLS, CELLS)]
         else:
-            wanted = [velocities(flow, clip) for clip, _ in motion_clips(self.motion)]
+            wanted = of_references(
+                self,
+                device,
+                lambda: [velocities(flow, clip) for clip, _ in motion_clips(self.motion)],
+            )
         return partial(measure, self.flow, flow, wanted)
 
 

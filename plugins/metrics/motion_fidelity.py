@@ -14,6 +14,7 @@ from attrs.validators import ge, in_
 from torch import Tensor
 
 from jtcore import hookimpl
+from jtcore.evaluation.features import of_references
 from jtcore.types import Metric, Sample
 
 from ._fidelity import fidelity, released
@@ -68,8 +69,14 @@ class MotionFidelity(OfTracks):
 
     def load(self, device: torch.device) -> Metric:
         tracker = self.load_tracker(device)
-        references = [tracks_of(tracker, clip) for clip, _ in motion_clips(self.motion)]
+        found = [f.numpy() for f in of_references(self, device, lambda: self._tracked(tracker))]
+        references = [Tracks(*pair) for pair in zip(found[::2], found[1::2], strict=True)]
         return partial(self._measure, tracker, references)
+
+    def _tracked(self, tracker: Tracker) -> list[Tensor]:
+        """Of each clip its tracks' places (T, N, 2), and where they are seen (T, N)."""
+        tracks = [tracks_of(tracker, clip) for clip, _ in motion_clips(self.motion)]
+        return [torch.from_numpy(part) for each in tracks for part in (each.places, each.visible)]
 
     def _measure(
         self, tracker: Tracker, references: Sequence[Tracks], sample: Sample

@@ -36,7 +36,7 @@ class RegionClip(OfRegions):
     def load(self, device: torch.device) -> Metric:
         network = self._checkpoint.load("CLIPModel", device)
         looking = _clip.look(network, of_checkpoint(self._checkpoint), self.batch)
-        return self.likeness("region_clip", looking)
+        return self.likeness("region_clip", looking, device)
 
     @property
     def _checkpoint(self) -> Checkpoint:

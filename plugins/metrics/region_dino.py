@@ -35,7 +35,7 @@ class RegionDino(OfRegions):
 
     def load(self, device: torch.device) -> Metric:
         looking = _dino.load(self._checkpoint, of_checkpoint(self._checkpoint), self.batch, device)
-        return self.likeness("region_dino", looking)
+        return self.likeness("region_dino", looking, device)
 
     @property
     def _checkpoint(self) -> Checkpoint:

@@ -77,6 +77,10 @@ METRICS = [
 ]
 DINO = (DinoImage, SubjectConsistency, RegionDino, CopyingScore)
 MODELS = {**dict.fromkeys(DINO, "dino"), ImagingQuality: "musiq"}  # of the others a CLIP
+COMPARING = [  # with references that networks or flow have to look at
+    *(ClipImage, DinoImage, RegionClip, RegionDino, CopyingScore),
+    *(MotionFidelity, DynamicDegreeDistance, FlowError),
+]
 every_metric = pytest.mark.parametrize("kind", METRICS, ids=lambda kind: kind.__name__)
 
 
@@ -144,6 +148,20 @@ def test_a_metric_answers_alike_every_time_and_to_any_geometry(metric):
     for frames, side in ((1, 24), (3, 25), (8, 192), (12, 48)):
         video = noise(frames, side)
         assert loaded(sample(video)) == again(sample(video))
+
+
+@pytest.mark.parametrize("kind", COMPARING, ids=lambda kind: kind.__name__)
+def test_what_is_made_of_references_is_made_once(metric, tmp_path, monkeypatch):
+    monkeypatch.setenv("JT_CACHE", str(tmp_path))
+    shown = sample(noise(5, 48))
+    first = metric.load(CPU)(shown)
+    (kept,) = tmp_path.iterdir()
+    written = kept.stat().st_mtime_ns
+
+    assert metric.load(CPU)(shown) == first
+    assert [(path, path.stat().st_mtime_ns) for path in tmp_path.iterdir()] == [(kept, written)]
+    kept.write_bytes(b"damaged")
+    assert metric.load(CPU)(shown) == first
 
 
 def consistency(video: Tensor) -> float:  # (3, F, H, W)
