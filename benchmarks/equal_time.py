@@ -18,9 +18,9 @@ from time import process_time
 from attrs import Factory, frozen
 from torch.optim import Optimizer
 
-from jtcore.ablation import variants
 from jtcore.engine import Engine
 from jtcore.experiment import prepare
+from jtcore.grids.grid import variants
 from jtcore.model import load_model
 from jtcore.plugins import load_plugins
 from jtcore.recipe import Stage, build_recipe

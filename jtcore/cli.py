@@ -21,31 +21,49 @@ from jtcore.options import (
 def run(arguments: Sequence[str] | None = None) -> int:
     """`jt-run`: train, sample and evaluate what a recipe says."""
     parser = make_parser("jt-run", "Train, sample and evaluate what a recipe says.")
-    parser.add_argument("recipe", nargs="?", help="a recipe or ablation: its path or shipped name")
+    parser.add_argument("recipe", nargs="?", help="a recipe or grid: its path or shipped name")
     _add_preset(parser)
     add_set(parser, "change the recipe, such as stage.joint.steps=50; may be repeated")
     parser.add_argument("--check", action="store_true", help="check everything, train nothing")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: runs/RECIPE-NNN")
-    parser.add_argument("--resume", type=Path, metavar="RUN_DIR", help="continue a run or ablation")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="list a grid's runs with what they will take, and train nothing",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="default: runs/RECIPE-NNN; of a grid runs/GRID, which is brought up to date",
+    )
+    parser.add_argument("--resume", type=Path, metavar="RUN_DIR", help="continue a run or grid")
+    parser.add_argument(
+        "--follow", action="store_true", help="of a grid on a cluster: wait for its runs"
+    )
     add_plugin_folder(parser)
     add_quiet(parser)
     given = parser.parse_args(arguments)
     if (given.recipe is None) == (given.resume is None):
         parser.error("name either a recipe or --resume RUN_DIR")
     changed = given.set or given.preset or given.plugin_folder
-    if given.resume and (changed or given.out or given.check):
-        parser.error("--resume continues a run as it is, and takes no other option but --quiet")
+    if given.resume and (changed or given.out or given.check or given.dry_run):
+        parser.error(
+            "--resume continues what is there as it is, and takes --quiet and --follow alone"
+        )
 
     def work() -> None:
         from jtcore import launch
 
         if given.resume:
-            launch.proceed(given.resume, given.quiet)
-        elif given.check:
-            launch.check_only(given.recipe, _settings(given), given.plugin_folder)
+            launch.proceed(given.resume, given.quiet, given.follow)
+            return
+        asked = launch.Asked(given.recipe, _settings(given), given.plugin_folder, given.out)
+        if given.check:
+            launch.check_only(asked)
+        elif given.dry_run:
+            launch.dry_run(asked)
         else:
-            settings = _settings(given)
-            launch.start(given.recipe, settings, given.plugin_folder, given.out, given.quiet)
+            launch.start(asked, given.quiet, given.follow)
 
     return guarded(work)
 

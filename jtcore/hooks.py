@@ -63,6 +63,11 @@ def jt_controls() -> Mapping[str, type]:
 
 
 @hookspec
+def jt_launchers() -> Mapping[str, type]:
+    """Launchers of grids by kind: attrs classes that are a `Launcher`."""
+
+
+@hookspec
 def jt_observers() -> Sequence[Callable[[Run, Recipe], object]]:
     """Observers with a state: each is made anew for a run, and its methods are observe hooks."""
 

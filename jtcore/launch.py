@@ -1,220 +1,143 @@
-"""What `jt-run` does: check a recipe or an ablation, make its folder, and do what it says.
+"""What `jt-run` does: check a recipe or a grid, make its folder, and do what it says.
 
 Starting and resuming share one path: a folder is made, and then whatever is not done yet in a
 folder is done from what stands in it.
 """
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from attrs import evolve
+from attrs import frozen
 
-from jtcore import ablation
-from jtcore.check import check, described
-from jtcore.comparison import write_tables
+from jtcore.check import described
 from jtcore.errors import Interrupted, JtError
-from jtcore.experiment import conduct
-from jtcore.files import remove_leftovers
-from jtcore.plugins import Plugins, load_plugins
+from jtcore.grids.grid import Declared, read_grid, take_grid
+from jtcore.plugins import Plugins
+from jtcore.proceed import checked, plugin_folders, proceed_run, shown
 from jtcore.processes import Processes, together
-from jtcore.provenance import changed_plugins, refuse_changes
-from jtcore.recipe import PluginFolders, Recipe, build_recipe
-from jtcore.run import (
-    FolderExistsError,
-    Run,
-    fill_folder,
-    free_folder,
-    locked,
-    new_folder,
-    speaker,
-)
-from jtcore.signals import Stop, stop_on_signals
-from jtcore.tables import Table, change, find_recipe, overlay, parse_toml, read_table
+from jtcore.recipe import Recipe
+from jtcore.run import FolderExistsError, Run, fill_folder, free_folder, new_folder, speaker
+from jtcore.signals import stop_on_signals
+from jtcore.tables import Table, change, find_recipe, overlay, read_table
 
 RUNS = Path("runs")
 
 
-def start(
-    argument: str, settings: Sequence[str], folders: Sequence[str], out: Path | None, quiet: bool
-) -> None:
-    """Begin what a recipe or an ablation says, in a new folder. Raises JtError, Interrupted."""
+@frozen
+class Asked:
+    """What a command line asks for."""
+
+    recipe: str  # a path or shipped name
+    settings: Sequence[str] = ()  # as --set has them
+    folders: Sequence[str] = ()  # of plugins
+    out: Path | None = None
+
+    def read(self) -> tuple[Path, Table, Declared | None]:
+        """The file, its table as the command line changes it, and the grid that it declares, if
+        any. Raises JtError."""
+        path = find_recipe(self.recipe)
+        table = changed_table(path, self.settings, self.folders)
+        return path, table, take_grid(table, path)
+
+
+def start(asked: Asked, quiet: bool, follow: bool = False) -> None:
+    """Do what a recipe says in a new folder, or what a grid says and its folder lacks.
+
+    Raises JtError, Interrupted.
+    """
+    path, table, declared = asked.read()
     with together() as processes:
-        path = find_recipe(argument)
-        table = changed_table(path, settings, folders)
-        recipes, plugins = checked(table)
-        trials = ablation.trials(table)
+        if declared is not None:
+            from jtcore.grids.command import start_grid
+
+            folder = asked.out or RUNS / path.stem
+            start_grid(declared, folder, path, asked.settings, quiet, follow, processes)
+            return
+        _refuse(follow, "--follow")
+        recipe, plugins = checked(table)
         folder = None
         if processes.leads:
-            folder = _create(out, path, settings, recipes, plugins, trials)
+            folder = _create(asked.out, path, asked.settings, recipe, plugins)
         _proceed(processes.of_leader(folder), quiet, processes)
 
 
-def check_only(argument: str, settings: Sequence[str], folders: Sequence[str]) -> None:
-    """Check a recipe, or every variant of an ablation, and train nothing. Raises JtError."""
-    table = changed_table(find_recipe(argument), settings, folders)
-    recipes, plugins = checked(table)
-    for broken in dict.fromkeys(b for each in plugins.values() for b in each.broken):
+def check_only(asked: Asked) -> None:
+    """Check a recipe, or every run of a grid, and train nothing. Raises JtError."""
+    _, table, declared = asked.read()
+    if declared is not None:
+        from jtcore.grids.command import check_grid
+
+        print(f"{asked.recipe}: {check_grid(declared)} checked, no problem found")
+        return
+    recipe, plugins = checked(table)
+    for broken in plugins.broken:
         print(f"broken plugin {broken.name}: {broken.error}")
-    what = "recipe" if None in recipes else f"{len(recipes)} variant{'s' * (len(recipes) > 1)}"
-    what += f" with {len(table['seeds'])} seeds" if "seeds" in table else ""
-    for name, recipe in recipes.items():
-        for line in described(recipe):
-            print(line if name is None else f"variant.{name}: {line}")
-    print(f"{argument}: {what} checked, no problem found")
+    for line in described(recipe):
+        print(line)
+    print(f"{asked.recipe}: recipe checked, no problem found")
 
 
-def proceed(folder: Path, quiet: bool) -> None:
-    """Do what is not done yet in a run directory, or in every run of an ablation.
+def dry_run(asked: Asked) -> None:
+    """List the runs of a grid with what they will take. Raises JtError."""
+    path, _, declared = asked.read()
+    _refuse(declared is None, "--dry-run")
+    from jtcore.grids.foresight import foresee
+
+    foresee(declared, asked.out or RUNS / path.stem)
+
+
+def _refuse(asked: bool, option: str) -> None:
+    if asked:
+        raise JtError(f"{option} is of grids; jt-run --check and jt-plan are of a recipe")
+
+
+def proceed(folder: Path, quiet: bool, follow: bool = False) -> None:
+    """Do what is not done yet in a run directory, or in every run of a grid.
 
     Raises JtError, and Interrupted where a signal asked to end.
     """
     with together() as processes:
-        _proceed(folder, quiet, processes)
+        if read_grid(folder) is None:
+            _refuse(follow, "--follow")
+            _proceed(folder, quiet, processes)
+        else:
+            from jtcore.grids.command import proceed_grid
+
+            proceed_grid(folder, quiet, follow, processes)
 
 
 def _proceed(folder: Path, quiet: bool, processes: Processes) -> None:
     quiet = quiet or not processes.leads
     say, folder = speaker(quiet), folder.absolute()
-    runs = ablation.run_folders(folder)
     with stop_on_signals() as stop:
         try:
-            if runs:
-                _proceed_ablation(folder, [Run(run, say, quiet, processes) for run in runs], stop)
-            else:
-                _proceed_run(Run(folder, say, quiet, processes), stop)
+            proceed_run(Run(folder, say, quiet, processes), stop)
         except Interrupted:
-            say(f"stopped; continue with: jt-run --resume {_relative(folder)}")
+            say(f"stopped; continue with: jt-run --resume {shown(folder)}")
             raise
-    say(f"\n{_relative(folder)} is complete. To look at it:\n{_directions(folder)}")
-
-
-def checked(table: Table) -> tuple[dict[str | None, Recipe], dict[str | None, Plugins]]:
-    """The recipes of a table by variant (None where it has no variants), wholly checked, and the
-    plugins that each was built with.
-
-    Raises JtError with the problems of all of them.
-    """
-    recipes, plugins, problems = {}, {}, []
-    for name, variant in ablation.variants(table).items():
-        try:
-            plugins[name] = load_plugins(_plugin_folders(variant))
-            recipes[name] = _with_absolute_folders(build_recipe(variant, plugins[name]))
-            check(recipes[name])
-        except JtError as error:
-            place = "" if name is None else f"variant.{name}: "
-            problems += [f"{place}{problem}" for problem in error.problems]
-    if problems:
-        raise JtError(problems)
-    return recipes, plugins
-
-
-def _create(
-    out: Path | None,
-    path: Path,
-    settings: Sequence[str],
-    recipes: Mapping[str | None, Recipe],
-    plugins: Mapping[str | None, Plugins],
-    trials: Sequence[ablation.Trial],
-) -> Path:
-    """Make the folder of a run or an ablation; without `out`, the next that nobody else takes."""
-    folder = out or free_folder(RUNS, path.stem)
-    try:
-        if trials:
-            ablation.create(folder, path, settings, recipes, plugins, trials)
-        else:
-            with new_folder(folder) as aside:
-                fill_folder(aside, path, settings, recipes[None], plugins[None])
-    except FolderExistsError:
-        if out:
-            raise
-        return _create(out, path, settings, recipes, plugins, trials)
-    return folder
-
-
-def _proceed_ablation(folder: Path, runs: Sequence[Run], stop: Stop) -> None:
-    """One run after another; one that fails leaves the others be. Raises JtError in the end."""
-    problems = []
-    for run in runs:
-        try:
-            _proceed_run(run, stop)
-        except JtError as error:
-            if not run.processes.alone:  # which have not all come to the same place
-                raise
-            problems += [f"variant.{run.folder.name}: {problem}" for problem in error.problems]
-    if runs[0].processes.leads:
-        runs[0].say(write_tables(folder))
-    if problems:
-        raise JtError(problems)
-
-
-def _proceed_run(run: Run, stop: Stop) -> None:
-    circumstances = run.read_json("run.json")
-    if circumstances is None:
-        raise JtError(f"{run.folder}: not a run directory: it has no run.json")
-    leads = run.processes.leads
-    if run.processes.of_leader(run.finished):
-        run.say(f"{_relative(run.folder)} is complete already")
-        return
-    alone = locked(run.folder) if leads else nullcontext()
-    with alone, inside(Path(circumstances["directory"])):
-        if leads:
-            remove_leftovers(run.folder)
-        table = parse_toml(run.folder / "recipe.resolved.toml")
-        recipes, plugins = checked(table)
-        recipe, loaded = recipes[None], plugins[None]
-        refuse_changes(circumstances, recipe)
-        for broken in loaded.broken:
-            run.say(f"broken plugin {broken.name}: {broken.error}")
-        for name in changed_plugins(circumstances["plugins"], loaded):
-            run.say(f"plugin {name} has changed since this run began")
-        run.say(f"{recipe.title or run.folder.name}: {_relative(run.folder)}")
-        conduct(recipe, run, loaded, stop)
-
-
-def _with_absolute_folders(recipe: Recipe) -> Recipe:
-    """So that a run can be resumed and sampled from anywhere."""
-    folders = tuple(str(Path(folder).absolute()) for folder in recipe.plugins.folders)
-    return evolve(recipe, plugins=PluginFolders(folders))
+    name = shown(folder)
+    say(f"\n{name} is complete. To look at it:\n  {name / 'report.html'}")
+    say(f"  tensorboard --logdir {name}")
 
 
 def changed_table(path: Path, settings: Sequence[str], folders: Sequence[str]) -> Table:
     """A recipe's table as the command line changes it."""
     table = change(read_table(path), settings)
     if folders:
-        table = overlay(table, {"plugins": {"folders": [*_plugin_folders(table), *folders]}})
+        table = overlay(table, {"plugins": {"folders": [*plugin_folders(table), *folders]}})
     return table
 
 
-def _plugin_folders(table: Mapping[str, Any]) -> list[str]:
-    """Needed before the recipe can be structured, so read with care."""
-    plugins = table.get("plugins")
-    folders = plugins.get("folders", []) if isinstance(plugins, Mapping) else []
-    if isinstance(folders, list) and all(isinstance(folder, str) for folder in folders):
-        return folders
-    raise JtError("plugins.folders: expected a list of paths")
-
-
-@contextmanager
-def inside(folder: Path) -> Iterator[None]:
-    """Relative paths of a recipe mean what they meant where the run was started."""
-    here = Path.cwd()
-    if folder.is_dir():
-        os.chdir(folder)
+def _create(
+    out: Path | None, path: Path, settings: Sequence[str], recipe: Recipe, plugins: Plugins
+) -> Path:
+    """Make the folder of a run; without `out`, the next that nobody else takes."""
+    folder = out or free_folder(RUNS, path.stem)
     try:
-        yield
-    finally:
-        os.chdir(here)
-
-
-def _relative(folder: Path) -> Path:
-    here = Path.cwd()
-    return folder.relative_to(here) if folder.is_relative_to(here) else folder
-
-
-def _directions(folder: Path) -> str:
-    folder = _relative(folder)
-    page = "ablation.md" if ablation.run_folders(folder) else "report.html"
-    return f"  {folder / page}\n  tensorboard --logdir {folder}"
+        with new_folder(folder) as aside:
+            fill_folder(aside, path, settings, recipe, plugins)
+    except FolderExistsError:
+        if out:
+            raise
+        return _create(out, path, settings, recipe, plugins)
+    return folder

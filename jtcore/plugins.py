@@ -22,7 +22,7 @@ from jtcore.near import did_you_mean
 BUILT_IN = "jtplugins"  # the one place where core names the package of plugins
 FOLDERS = (
     *("backbones", "adapters", "losses", "metrics", "formats", "image_encoders"),
-    *("controls", "observers"),
+    *("controls", "observers", "launchers"),
 )
 ENTRY_POINTS = "jtcore"
 BACKBONE_METHODS = (
@@ -38,6 +38,7 @@ METHODS = MappingProxyType(  # what a class of each family must be able to do
         "formats": (),
         "image_encoders": ("width", "identity", "load"),
         "controls": ("begin",),
+        "launchers": ("launch",),
     }
 )
 WAYS = (("write", "load"), ("read",))  # at least one of which a format can go
@@ -50,6 +51,7 @@ ONE = MappingProxyType(  # of a family
         "formats": "format",
         "image_encoders": "image encoder",
         "controls": "control",
+        "launchers": "launcher",
     }
 )
 

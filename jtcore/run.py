@@ -98,14 +98,18 @@ def free_folder(parent: Path, stem: str) -> Path:
     return next(folder for folder in numbered if not folder.exists())
 
 
+class RunIsBusyError(JtError):
+    """Another process is at work on a run."""
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep a second process out of a run. Raises JtError if one is at work on it."""
+    """Keep a second process out of a run. Raises RunIsBusyError if one is at work on it."""
     with (folder / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise JtError(f"{folder}: another process is at work on this run") from error
+            raise RunIsBusyError(f"{folder}: another process is at work on this run") from error
         yield
 
 

@@ -50,10 +50,13 @@ def structure(cls: type, table: Mapping[str, Any], plugins: Plugins | None) -> A
     return built
 
 
-def structure_component(family: str, table: Mapping[str, Any], plugins: Plugins) -> Component:
-    """Build one component from its table. Raises JtError that lists every problem."""
+def structure_component(
+    family: str, table: Mapping[str, Any], plugins: Plugins, place: str | None = None
+) -> Component:
+    """Build one component from its table, which stands at `place`. Raises JtError that lists every
+    problem."""
     problems: list[str] = []
-    built = _Structuring(plugins, problems).component(family, table, family)
+    built = _Structuring(plugins, problems).component(family, table, place or family)
     if problems:
         raise JtError(problems)
     return built

@@ -13,7 +13,7 @@ from pathlib import Path
 from checkpoints.shrinking import settings
 
 from jtcore import cli
-from jtcore.ablation import variants
+from jtcore.grids.grid import variants
 from jtcore.tables import parse_toml, read_table
 from jtplugins.pocket.draw import draw
 

@@ -57,11 +57,11 @@ def test_a_command_knows_its_version(command, capsys):
         (["recipe", "--resume", "run"], "name either a recipe or --resume RUN_DIR"),
         (
             ["--resume", "run", "--set", "seed=1"],
-            "--resume continues a run as it is, and takes no other option but --quiet",
+            "--resume continues what is there as it is, and takes --quiet and --follow alone",
         ),
         (
             ["--resume", "run", "--out", "there"],
-            "--resume continues a run as it is, and takes no other option but --quiet",
+            "--resume continues what is there as it is, and takes --quiet and --follow alone",
         ),
     ],
 )
@@ -240,6 +240,7 @@ def test_the_list_has_every_kind_with_its_first_line(capsys):
         "formats:",
         "image_encoders:",
         "controls:",
+        "launchers:",
         "presets:",
         "suites of metrics:",
         "observers and others:",

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from jtcore import commands
-from jtcore.ablation import variants
 from jtcore.check import check
 from jtcore.datasets.layout import find_layout
+from jtcore.grids.grid import variants
 from jtcore.recipe import build_recipe
 from jtcore.tables import parse_toml, read_table
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jtcore import JtError
-from jtcore.ablation import variants
+from jtcore.grids.grid import variants
 from jtcore.tables import change, find_recipe, overlay, parse_toml, read_table, write_toml
 
 
@@ -218,7 +218,7 @@ def test_a_variants_base_is_named_in_its_file_alone(write):
 
     with pytest.raises(JtError) as caught:
         variants(change(read_table(grid), ["variant.a.base=jointtuner_pocket"]))
-    assert str(caught.value) == "variant.a.base: can be named in the ablation's file alone"
+    assert str(caught.value) == "variant.a.base: can be named in the grid's file alone"
 
 
 def test_a_base_that_is_nowhere_is_told(write):

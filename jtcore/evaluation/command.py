@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from attrs import evolve, field, frozen
 
-from jtcore import ablation
 from jtcore.engine import choose_device
 from jtcore.errors import Interrupted, JtError
 from jtcore.evaluation import results, suites, videos
@@ -18,6 +17,7 @@ from jtcore.evaluation.references import References, filled, trained_on
 from jtcore.evaluation.results import Evaluation
 from jtcore.evaluation.suites import Suite
 from jtcore.evaluation.together import together
+from jtcore.grids.grid import run_folders
 from jtcore.pages.results import write_evaluation_page, write_run_page
 from jtcore.plugins import load_plugins
 from jtcore.recipe import Recipe, build_recipe
@@ -95,7 +95,7 @@ def _subjects(given: Namespace) -> Iterator[Subject]:
     if given.videos:
         yield _of_videos(given, own)
         return
-    folders = [run for named in given.runs for run in ablation.run_folders(named) or [named]]
+    folders = [run for named in given.runs for run in run_folders(named) or [named]]
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise JtError("a run directory is named twice")
     problems = []
@@ -127,7 +127,7 @@ def _of_run(folder: Path, given: Namespace, references: References) -> Subject:
     suite = _suite(given, measured, folders)
     trained = trained_on(recipe)
     known = References(*(_from(began, place) for place in (trained.subject, trained.motion)))
-    alone = len(given.runs) == 1 and not ablation.run_folders(given.runs[0])
+    alone = len(given.runs) == 1 and not run_folders(given.runs[0])
     out = given.out if given.out and alone else folder / OWN
     title, average = recipe.title or folder.name, _average(given, suite)
     told = str(resolved.absolute())

@@ -8,14 +8,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from jtcore import launch
 from jtcore.artifact import load_weights, read_adapter
 from jtcore.cache import Cache, cache_folder
 from jtcore.data import captions
 from jtcore.engine import Engine
 from jtcore.errors import JtError
+from jtcore.grids.grid import take_grid
+from jtcore.launch import changed_table
 from jtcore.model import Model, load_model
 from jtcore.plugins import Plugins
+from jtcore.proceed import checked
 from jtcore.reading import replaced_words
 from jtcore.recipe import Recipe, Sampling
 from jtcore.stream import Stream, embed_texts, load_stream
@@ -100,8 +102,7 @@ class Subject:
 
 
 def _built(path: Path, settings: Sequence[str], folders: Sequence[str]) -> tuple[Recipe, Plugins]:
-    table = launch.changed_table(path, settings, folders)
-    if "variant" in table:
-        raise JtError(f"{path}: is an ablation; name one of its runs, or a recipe")
-    recipes, plugins = launch.checked(table)
-    return recipes[None], plugins[None]
+    table = changed_table(path, settings, folders)
+    if take_grid(table, path) is not None:
+        raise JtError(f"{path}: is a grid; name one of its runs, or a recipe")
+    return checked(table)

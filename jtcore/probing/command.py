@@ -19,11 +19,11 @@ from jtcore.evaluation.progress import watching
 from jtcore.evaluation.references import References, filled, trained_on
 from jtcore.evaluation.results import Evaluation
 from jtcore.files import sha256
-from jtcore.launch import inside
 from jtcore.plugins import Plugins, load_plugins
 from jtcore.probing.crossed import ADAPTED, BASE, WITHOUT, Crossed, Found
 from jtcore.probing.settings import KINDS, Kind, Probes, probe_table
 from jtcore.probing.telling import write
+from jtcore.proceed import inside
 from jtcore.recipe import Recipe, build_recipe
 from jtcore.regenerate import Generation, image_encoder_of, made_for, ready
 from jtcore.run import read_json, speaker, write_json

@@ -1,4 +1,4 @@
-"""The tables of an ablation: numbers of every run, means over seeds, paired differences."""
+"""The tables of a grid: numbers of every run, means over seeds, paired differences."""
 
 import csv
 import io
@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jtcore.ablation import Trial, read_trials
 from jtcore.files import write_text
+from jtcore.grids.grid import Trial, read_grid
 from jtcore.report import markdown_table
 from jtcore.run import read_json
 from jtcore.statistics import Interval, mean_interval, student
@@ -21,23 +21,23 @@ Columns = Mapping[str, Mapping[str, str]]  # what a table shows, by heading and 
 
 
 def write_tables(folder: Path) -> str:
-    """Write `ablation.csv`, a row for each run, and `ablation.md`, a column for each variant.
+    """Write `grid.csv`, a row for each run, and `grid.md`, a column for each variant.
 
-    Returns what `ablation.md` says. Where there are seeds, it has means over them, changes from the
+    Returns what `grid.md` says. Where there are seeds, it has means over them, changes from the
     base model and differences to the first variant, with intervals. Variants whose base models
     measure differently were asked different things, and are not compared to each other.
     """
     results = {
         trial: read_json(folder / trial.folder / "metrics.json") or {}
-        for trial in read_trials(folder)
+        for trial in read_grid(folder).trials
     }
     rows = {trial: _numbers(result) for trial, result in results.items()}
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
     seeded = any(trial.seed is not None for trial in rows)
     tables = _over_seeds(results, rows) if seeded else [_plain(results, rows)]
     text = "\n\n".join("\n".join(_lines(names, *table)) for table in tables)
-    write_text(folder / "ablation.csv", _csv(rows, names, seeded))
-    write_text(folder / "ablation.md", f"{text}\n")
+    write_text(folder / "grid.csv", _csv(rows, names, seeded))
+    write_text(folder / "grid.md", f"{text}\n")
     return text
 
 

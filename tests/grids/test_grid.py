@@ -1,4 +1,4 @@
-"""An ablation is a run for each variant, and a table at the end."""
+"""A grid is a run for each variant and seed, and a table at the end."""
 
 import csv
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jtcore import JtError, cli
-from jtcore.ablation import Trial, trials, variants
+from jtcore.grids.grid import read_grid, take_grid, variants
 from jtcore.recipe import build_recipe
 from jtcore.statistics import mean_interval
 from jtcore.tables import read_table
@@ -25,6 +25,7 @@ def ablation(table, write_recipe) -> dict:
     no_ait = {"losses": {"motion": {"kind": "diffusion", "on": "video"}}}
     return {
         "base": "base.toml",
+        "launch": {"kind": "here"},
         "variant": {
             "full": {},
             "no_ait": {"stage": {"joint": {"branch": {"joint": no_ait}}}},
@@ -65,7 +66,7 @@ def test_what_is_no_variant_is_told(table, given, problem):
 
 
 def rows(run: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader((run / "ablation.csv").read_text().splitlines()))
+    return list(csv.DictReader((run / "grid.csv").read_text().splitlines()))
 
 
 def test_every_variant_is_run_and_the_table_has_its_numbers(ablation, jt_run, capsys):
@@ -79,7 +80,7 @@ def test_every_variant_is_run_and_the_table_has_its_numbers(ablation, jt_run, ca
         assert row["consistency.temporal_consistency"] == str(metric)
         assert row["held_out loss change"] == str(change)
     assert len({row["consistency.temporal_consistency"] for row in rows(out)}) == 2
-    table = (out / "ablation.md").read_text()
+    table = (out / "grid.md").read_text()
     lines = table.splitlines()
     assert lines[:2] == ["|  | base model | full | no_ait | unmeasured |", "|" + " --- |" * 5]
     assert lines[2].startswith("| held_out loss change |")
@@ -115,16 +116,16 @@ def test_a_check_counts_the_variants(ablation, write_recipe, capsys):
     assert cli.run([str(path), "--check"]) == 0
 
     told = capsys.readouterr().out.splitlines()
-    assert told[-1] == f"{path}: 3 variants checked, no problem found"
+    assert told[-1] == f"{path}: 3 variants: 3 runs checked, no problem found"
     assert told[:-1] == [f"variant.{name}: {REACH}" for name in VARIANTS]
 
 
 def test_a_half_finished_ablation_is_continued(ablation, jt_run, capsys):
     out = jt_run(ablation)
     whole = {path: path.read_bytes() for path in out.glob("*/adapters/*")}
-    table = (out / "ablation.md").read_bytes()
-    (out / "ablation.md").unlink()
-    (out / "ablation.csv").unlink()
+    table = (out / "grid.md").read_bytes()
+    (out / "grid.md").unlink()
+    (out / "grid.csv").unlink()
     (out / "no_ait/result.json").unlink()
     for path in out.glob("no_ait/adapters/*"):
         path.unlink()
@@ -136,9 +137,13 @@ def test_a_half_finished_ablation_is_continued(ablation, jt_run, capsys):
 
     assert cli.run(["--resume", str(out)]) == 0
 
-    assert capsys.readouterr().out.splitlines()[0] == f"{out / 'full'} is complete already"
+    told = capsys.readouterr().out.splitlines()
+    assert [line for line in told if line.startswith("[")] == [
+        "[2/3] no_ait finished",
+        "[3/3] unmeasured finished",
+    ]
     assert {path: path.read_bytes() for path in out.glob("*/adapters/*")} == whole
-    assert (out / "ablation.md").read_bytes() == table
+    assert (out / "grid.md").read_bytes() == table
     assert (out / "full/result.json").stat().st_mtime_ns == began
 
 
@@ -174,9 +179,9 @@ def test_every_variant_is_run_with_every_seed(grid, jt_run):
 
     names = ("full", "no_ait", "unmeasured")
     runs = [(f"{name}-seed{seed}", name, seed) for seed in (0, 5) for name in names]
-    assert json.loads((out / "ablation.json").read_text()) == {
-        "runs": [{"folder": f, "variant": v, "seed": s} for f, v, s in runs]
-    }
+    found = read_grid(out)
+    assert found.axes == {"variant": names, "seed": (0, 5)}
+    assert [(t.folder, t.variant, t.seed) for t in found.trials] == runs
     assert [(row["variant"], row["seed"]) for row in rows(out)] == [(v, str(s)) for _, v, s in runs]
     for folder, _, seed in runs:
         resolved = read_table(out / folder / "recipe.resolved.toml")
@@ -218,7 +223,7 @@ def test_the_table_of_a_grid_has_means_and_paired_differences(grid, jt_run, caps
         name: [float(row[CONSISTENCY]) for row in rows(out) if row["variant"] == name]
         for name in grid["variant"]
     }
-    text = (out / "ablation.md").read_text().rstrip()
+    text = (out / "grid.md").read_text().rstrip()
     means, changes, differences = (cells(table) for table in text.split("\n\n")[1::2])
     assert text.startswith("Mean ± 95 % interval (Student's t) over seeds; of the base model over")
     assert "\nDifference to full, seed by seed: mean ± 95 % interval (Student's t).\n" in text
@@ -238,25 +243,26 @@ def test_the_table_of_a_grid_has_means_and_paired_differences(grid, jt_run, caps
 def test_one_seed_has_no_interval(grid, jt_run):
     out = jt_run(grid, "--set", "seeds=[7]")
 
-    means = cells((out / "ablation.md").read_text().split("\n\n")[1])
+    means = cells((out / "grid.md").read_text().split("\n\n")[1])
     value = float(rows(out)[0][CONSISTENCY])
     assert means["full"][CONSISTENCY] == f"{value:.4f} (n=1)"
 
 
 def test_a_half_finished_grid_is_continued(grid, jt_run):
     out = jt_run(grid)
-    tables = {path: path.read_bytes() for path in out.glob("ablation.*")}
-    for path in (out / "ablation.csv", out / "ablation.md", out / "no_ait-seed5/result.json"):
+    tables = {path: path.read_bytes() for path in out.glob("grid.[cm]*")}
+    for path in (out / "grid.csv", out / "grid.md", out / "no_ait-seed5/result.json"):
         path.unlink()
 
     assert cli.run(["--resume", str(out)]) == 0
 
-    assert {path: path.read_bytes() for path in out.glob("ablation.*")} == tables
+    assert {path: path.read_bytes() for path in out.glob("grid.[cm]*")} == tables
 
 
 def test_a_grid_is_run_seed_by_seed():
-    table = {"variant": {"a": {}, "b": {}}, "seeds": [1, 0]}
-    assert trials(table) == [Trial("a", 1), Trial("b", 1), Trial("a", 0), Trial("b", 0)]
+    grid = take_grid({"variant": {"a": {}, "b": {}}, "seeds": [1, 0]}, Path("it")).grid
+    found = [(trial.variant, trial.seed) for trial in grid.trials]
+    assert found == [("a", 1), ("b", 1), ("a", 0), ("b", 0)]
 
 
 def test_a_problem_of_a_grid_is_told_once(grid, write_recipe, capsys):
@@ -275,7 +281,7 @@ def test_a_check_counts_the_seeds(grid, write_recipe, capsys):
     assert cli.run([str(path), "--check"]) == 0
 
     told = capsys.readouterr().out.splitlines()
-    assert told[-1] == f"{path}: 3 variants with 2 seeds checked, no problem found"
+    assert told[-1] == f"{path}: 3 variants x 2 seeds: 6 runs checked, no problem found"
     assert told[:-1] == [f"variant.{name}: {REACH}" for name in VARIANTS]
 
 
@@ -302,19 +308,13 @@ def test_what_are_no_seeds_is_told(table, seeds, problem):
     assert str(caught.value) == problem
 
 
-def test_seeds_without_variants_are_refused(table):
-    with pytest.raises(JtError) as caught:
-        variants(table | {"seeds": [0, 1]})
-
-    assert str(caught.value) == (
-        "seeds: expected tables [variant.NAME] beside it; a recipe has a seed"
-    )
+def test_seeds_need_no_variants(table):
+    grid = take_grid(table | {"seeds": [0, 1]}, Path("it")).grid
+    assert [trial.folder for trial in grid.trials] == ["seed0", "seed1"]
 
 
 def test_a_seed_of_a_variant_and_seeds_are_refused(table):
     with pytest.raises(JtError) as caught:
         variants(table | {"variant": {"full": {"seed": 3}}, "seeds": [0, 1]})
 
-    assert str(caught.value) == (
-        "variant.full.seed: the ablation's seeds take its place; remove one"
-    )
+    assert str(caught.value) == ("variant.full.seed: the grid's seeds take its place; remove one")

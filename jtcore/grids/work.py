@@ -1,0 +1,73 @@
+"""One run of a grid done, wherever that is: in this process, in a worker, in a job of a cluster."""
+
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+from attrs import frozen
+
+from jtcore.errors import Interrupted, JtError
+from jtcore.grids.state import Kind, forget_failure, write_failure
+from jtcore.proceed import proceed_run
+from jtcore.run import Run, RunIsBusyError
+from jtcore.signals import Stop, stop_on_signals
+
+PATIENCE = 60.0  # s, for a process of an earlier launch that is about to end
+
+
+@frozen
+class Outcome:
+    """How it ended; `problems` are of what failed."""
+
+    state: Literal["finished", "interrupted", "failed"]
+    problems: tuple[str, ...] = ()
+
+
+def do(folder: Path, say: Callable[[str], None] = print, stop: Stop | None = None) -> Outcome:
+    """Begin or continue a run. SIGTERM and SIGINT end it at the next safe point.
+
+    Never raises for what a run may die of: that is told in the outcome and in the run's folder.
+    """
+    try:
+        if stop is None:
+            with stop_on_signals() as stop:
+                _proceed(folder, say, stop)
+        else:
+            _proceed(folder, say, stop)
+    except Interrupted:
+        return Outcome("interrupted")
+    except RunIsBusyError as error:  # whose failure it is not
+        return Outcome("failed", error.problems)
+    except JtError as error:
+        return failed(folder, "mistake", error.problems)
+    except OSError as error:  # a full disk
+        return failed(folder, "error", [str(error)])
+    except Exception as error:  # whatever a run dies of, the others live on
+        traceback.print_exc(file=sys.stderr)
+        return failed(folder, "error", [f"{type(error).__name__}: {error}"])
+    return Outcome("finished")
+
+
+def failed(folder: Path, kind: Kind, problems: Sequence[str]) -> Outcome:
+    """Say in a run's folder why it failed; a disk may be too full even for that."""
+    with suppress(OSError):
+        write_failure(folder, kind, problems)
+    return Outcome("failed", tuple(problems))
+
+
+def _proceed(folder: Path, say: Callable[[str], None], stop: Stop) -> None:
+    """Wait for a process that is about to leave the run, and do the run."""
+    began = time.monotonic()
+    while True:
+        stop.check()
+        try:
+            proceed_run(Run(folder, say, quiet=True), stop, forget_failure)
+            return
+        except RunIsBusyError:
+            if time.monotonic() - began > PATIENCE:
+                raise
+            time.sleep(0.2)

@@ -1,0 +1,1 @@
+"""Launchers of grids. One file, one plugin."""
