@@ -1,10 +1,38 @@
-"""What a grid ends in: its tables."""
+"""What a grid ends in: `grid.csv`, `grid.md`, `grid.html`, and what TensorBoard shows of it."""
 
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from jtcore.grids.tables import write_tables
+from jtcore.errors import JtError
+from jtcore.files import write_text
+from jtcore.grids.effects import all_effects, statements
+from jtcore.grids.grid import read_grid
+from jtcore.grids.readings import read_runs
+from jtcore.grids.tables import brief, csv_text, markdown
 
 
 def write_results(folder: Path) -> str:
-    """Write what the runs of a grid have found so far. Returns what is printed in the end."""
-    return write_tables(folder)
+    """Write what the runs of a grid have come to so far; returns what a terminal is told of it.
+
+    May be called at any time and by several processes at once: who comes later waits, and reads
+    what is there by then. Raises JtError where it is no grid's folder.
+    """
+    grid = read_grid(folder)
+    if grid is None:
+        raise JtError(f"{folder}: is not the folder of a grid: it has no grid.json")
+    with _alone(folder):
+        readings = read_runs(folder, grid)
+        effects = all_effects(grid, readings)
+        said = statements(effects)
+        write_text(folder / "grid.csv", csv_text(grid, readings))
+        write_text(folder / "grid.md", markdown(grid, readings, said))
+    return brief(grid, readings, said)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    with (folder / ".results.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
