@@ -31,6 +31,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
         help="list a grid's runs with what they will take, and train nothing",
     )
     parser.add_argument(
+        "--tflops",
+        type=float,
+        help="of the device in use, for times of --dry-run; default: 100, and without a GPU what this"
+        " machine computes",
+    )
+    parser.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
@@ -46,6 +52,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     if (given.recipe is None) == (given.resume is None):
         parser.error("name either a recipe or --resume RUN_DIR")
     changed = given.set or given.preset or given.plugin_folder
+    if given.tflops is not None and not (given.dry_run and given.tflops > 0):
+        parser.error("--tflops is a number above 0, of --dry-run")
+    if given.dry_run and given.check:
+        parser.error("--dry-run checks everything; name it or --check")
     if given.resume and (changed or given.out or given.check or given.dry_run):
         parser.error(
             "--resume continues what is there as it is, and takes --quiet and --follow alone"
@@ -61,7 +71,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if given.check:
             launch.check_only(asked)
         elif given.dry_run:
-            launch.dry_run(asked)
+            launch.dry_run(asked, given.tflops)
         else:
             launch.start(asked, given.quiet, given.follow)
 

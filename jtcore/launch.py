@@ -77,13 +77,13 @@ def check_only(asked: Asked) -> None:
     print(f"{asked.recipe}: recipe checked, no problem found")
 
 
-def dry_run(asked: Asked) -> None:
+def dry_run(asked: Asked, tflops: float | None) -> None:
     """List the runs of a grid with what they will take. Raises JtError."""
     path, _, declared = asked.read()
     _refuse(declared is None, "--dry-run")
     from jtcore.grids.foresight import foresee
 
-    foresee(declared, asked.out or RUNS / path.stem)
+    foresee(declared, asked.out or RUNS / path.stem, tflops)
 
 
 def _refuse(asked: bool, option: str) -> None:

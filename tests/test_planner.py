@@ -225,6 +225,7 @@ STEP = {"place": str, "latents": list, "chance": float, "seconds": float}
 STEP |= dict.fromkeys(("forward", "recompute", "backward"), float)
 PROPOSAL = {"settings": list, "exact": bool, "needed": int, "slower": float}
 SCHEMA = {"parts": dict, "adapters": dict, "trained": dict, "estimate": dict, "steps": list}
+SCHEMA |= {"sampling": dict}
 SCHEMA |= {"disk": dict, "tflops": float, "room": int, "fits": bool, "proposals": list}
 SCHEMA |= {"worst": str, "needed": int, "margin": int}
 
@@ -245,7 +246,7 @@ def test_a_plan_is_json_for_programs(pocket_recipe, capsys):
     assert has(PART, *found["parts"].values(), *found["adapters"].values())
     assert has({"phases": list, "host": dict}, found["estimate"])
     assert has(PHASE, *found["estimate"]["phases"])
-    assert has(STEP, *found["steps"])
+    assert has(STEP, *found["steps"], found["sampling"])
     assert found["steps"][0]["latents"] == [1, 48, 8, 4, 4]
     sizes = [found["disk"], found["estimate"]["host"], found["trained"]]
     sizes += [phase["causes"] for phase in found["estimate"]["phases"]]
@@ -286,13 +287,14 @@ def test_a_recipe_of_several_seeds_is_planned_as_one_of_them(pocket_recipe, caps
     assert planned(capsys, pocket_recipe, "--set", "seeds=[1, 2]") == one
 
 
-def test_an_ablation_is_refused_with_what_to_plan_instead(tmp_path, pocket_recipe, capsys):
+def test_a_grid_is_refused_with_what_to_plan_instead(tmp_path, pocket_recipe, capsys):
     grid = tmp_path / "grid.toml"
-    grid.write_text(f'base = "{pocket_recipe}"\nvariant.long.stage.one.steps = 3\n')
+    variants = "variant.short = {}\nvariant.long.stage.one.steps = 3\n"
+    grid.write_text(f'base = "{pocket_recipe}"\n{variants}')
     assert cli.plan([str(grid)]) == 2
     assert capsys.readouterr().err == (
-        f"{grid}: an ablation has several recipes; plan its base, or name a variant's changes with"
-        " --set\n"
+        f"{grid}: a grid has several recipes; jt-run --dry-run plans each, or plan its base, with a"
+        " run's changes by --set\n"
     )
 
 

@@ -208,9 +208,14 @@ def _launcher(grid: Grid, plugins: Plugins, processes: Processes) -> Launcher:
     return launcher
 
 
+def launcher_of(declared: Declared) -> Launcher:
+    """That does a grid's runs. Raises JtError."""
+    return _launcher(declared.grid, load_plugins(plugin_folders(declared.common)), ALONE)
+
+
 def _launcher_problems(declared: Declared) -> tuple[str, ...]:
     try:
-        _launcher(declared.grid, load_plugins(plugin_folders(declared.common)), ALONE)
+        launcher_of(declared)
     except JtError as error:
         return error.problems
     return ()

@@ -201,7 +201,7 @@ def _joint(key: str, value: Any) -> str:
 
 
 def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.]+", "_", text).strip("_.") or "empty"
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", text).strip("_.-") or "empty"
 
 
 def _rules(

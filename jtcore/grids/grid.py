@@ -65,7 +65,7 @@ class Declared:
         others = attrs.evolve(self.axes, axes=unseeded)
         found: dict[str, tuple[Trial, ...]] = {}
         for trial in self.grid.trials:
-            name = others.folder(trial.point) or trial.folder
+            name = others.folder(trial.point) or self.grid.trials[0].folder
             found[name] = (*found.get(name, ()), trial)
         return found
 

@@ -34,7 +34,8 @@ class Launcher(Protocol):
     """Does runs, or sees to it that they are done; its fields are the options of `[launch]`.
 
     A class may have `problems(self) -> Iterable[str]`: what this machine lacks, told by `--check`
-    and before anything is made.
+    and before anything is made; and `at_once(self, runs: int) -> int`: how many of so many runs are
+    done at the same time, for `--dry-run`.
     """
 
     def launch(self, jobs: Jobs, stop: Stop) -> None:

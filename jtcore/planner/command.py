@@ -9,9 +9,8 @@ import warnings
 from argparse import Namespace
 from math import inf
 
-from attrs import evolve
-
 from jtcore.errors import JtError
+from jtcore.grids.grid import take_grid
 from jtcore.plugins import load_plugins
 from jtcore.recipe import Recipe, build_recipe
 from jtcore.tables import Table, change, find_recipe, read_table
@@ -57,15 +56,15 @@ def parse_size(text: str) -> int:
 
 
 def _read(given: Namespace) -> Recipe:
-    table: Table = change(read_table(find_recipe(given.recipe)), given.set)
-    if "variant" in table:
+    path = find_recipe(given.recipe)
+    table: Table = change(read_table(path), given.set)
+    declared = take_grid(table, path)
+    if declared is not None and len(declared.groups) > 1:
         raise JtError(
-            f"{given.recipe}: an ablation has several recipes; plan its base, or name a variant's"
-            " changes with --set"
+            f"{given.recipe}: a grid has several recipes; jt-run --dry-run plans each, or plan its"
+            " base, with a run's changes by --set"
         )
-    table = {key: value for key, value in table.items() if key != "seeds"}  # each needs as much
+    if declared is not None:  # whose runs differ by their seed alone
+        table = declared.recipe(declared.grid.trials[0])
     folders = [*table.get("plugins", {}).get("folders", []), *given.plugin_folder]
-    recipe = build_recipe(table, load_plugins(folders))
-    spec = recipe.backbone.spec
-    offline = getattr(spec, "offline", lambda: spec)()
-    return evolve(recipe, backbone=evolve(recipe.backbone, spec=offline))
+    return build_recipe(table, load_plugins(folders))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from math import ceil
 from typing import Any
 
-from attrs import asdict, frozen
+from attrs import asdict, evolve, frozen
 
 from jtcore.check import checkpointing_problems, sampled_shape_problems
 from jtcore.data import captions, reference_files, shape_problems
@@ -13,6 +14,8 @@ from jtcore.engines import divided_weights_problems
 from jtcore.errors import JtError
 from jtcore.planner.estimate import Estimate, estimate
 from jtcore.planner.measure import Measured, Part, checkpointed, measure
+from jtcore.planner.networks import offline
+from jtcore.planner.runs import Pass
 from jtcore.planner.search import Proposal, Search, slow_down
 from jtcore.recipe import Recipe
 
@@ -43,6 +46,7 @@ class Plan:
     trained: Mapping[str, int]  # numbers, by stage
     estimate: Estimate
     steps: tuple[Step, ...]
+    sampling: Step | None  # one forward of a batch of samples
     disk: Mapping[str, int]
     tflops: float
     room: int | None
@@ -55,10 +59,11 @@ class Plan:
         `parts`, `adapters`: by name, {parameters, bytes}; `trained`: numbers, by stage;
         `estimate`: {phases: [{name, causes: {cause: bytes}, allocated, allowance, needed}],
         host: {what: bytes}}; `steps`, one for each pass: [{place, latents: [B, C, F, H, W],
-        forward, recompute, backward: operations, chance, seconds}]; `disk`: {what: bytes};
-        `tflops`, as given; `room`, of the card; `fits`; `proposals`, the least loss of speed first:
-        [{settings: [as `--set` takes them], exact, needed, slower: times as long}]; `worst`: the
-        phase that needs most; `needed` by it; `margin`: what is left of the card, or below 0.
+        forward, recompute, backward: operations, chance, seconds}]; `sampling`, the same of a
+        forward of sampling, or null; `disk`: {what: bytes}; `tflops`, as given; `room`, of the
+        card; `fits`; `proposals`, the least loss of speed first: [{settings: [as `--set` takes
+        them], exact, needed, slower: times as long}]; `worst`: the phase that needs most; `needed`
+        by it; `margin`: what is left of the card, or below 0.
         """
         found = asdict(self)
         for phase, one in zip(found["estimate"]["phases"], self.estimate.phases, strict=True):
@@ -73,6 +78,8 @@ class Plan:
 def make_plan(recipe: Recipe, room: int | None, speed: float, processes: int) -> Plan:
     """For a card with `room` bytes, if any, that computes with `speed` operations a second. Raises
     JtError."""
+    spec = offline(recipe.backbone.spec)
+    recipe = evolve(recipe, backbone=evolve(recipe.backbone, spec=spec))
     if problems := list(_problems(recipe)):
         raise JtError(problems)
     gpu = recipe.engine.device != "cpu"
@@ -85,18 +92,9 @@ def make_plan(recipe: Recipe, room: int | None, speed: float, processes: int) ->
         other = None if fits else checkpointed(recipe, measured, gpu)
         search = Search(recipe, measured, other, room, speed, processes)
         proposals = search.faster() if fits else search.fitting()
+    kept = _kept_share(recipe, measured)
     steps = [
-        Step(
-            one.place,
-            one.latents,
-            one.work.forward,
-            one.work.recompute * (1 - _kept_share(recipe, measured)),
-            one.work.backward,
-            one.chance,
-            one.work.total / speed * slower,
-        )
-        for passes in measured.passes.values()
-        for one in passes
+        _step(one, kept, speed / slower) for passes in measured.passes.values() for one in passes
     ]
     trained = {
         name: sum(measured.adapters[each].parameters for each in stage.trained)
@@ -108,12 +106,36 @@ def make_plan(recipe: Recipe, room: int | None, speed: float, processes: int) ->
         trained,
         found,
         tuple(steps),
+        measured.sampling and _step(measured.sampling, 0.0, speed),
         _disk(recipe, measured),
         speed / 1e12,
         room,
         fits,
         tuple(proposals),
     )
+
+
+def _step(one: Pass, kept: float, speed: float) -> Step:
+    """`kept` is the share of blocks that are not computed again."""
+    recompute = one.work.recompute * (1 - kept)
+    forward, backward = one.work.forward, one.work.backward
+    seconds = one.work.total / speed
+    return Step(one.place, one.latents, forward, recompute, backward, one.chance, seconds)
+
+
+def seconds(recipe: Recipe, plan: Plan) -> float:
+    """Of a run's training and sampling, by its arithmetic alone: what encodes, decodes, measures,
+    reads and writes comes on top, and small tensors take longer than their arithmetic."""
+    found = 0.0
+    for name, stage in recipe.stage.items():
+        passes = [step for step in plan.steps if step.place.startswith(f"stage.{name}.")]
+        found += stage.steps * sum(step.seconds * step.chance for step in passes)
+    if recipe.sample and plan.sampling:
+        sample = recipe.sample
+        batches = ceil(len(sample.prompts) * len(sample.seeds) / sample.batch)
+        models = 1 + bool(recipe.adapter)
+        found += models * batches * sample.steps * plan.sampling.seconds
+    return found
 
 
 def _problems(recipe: Recipe) -> Iterator[str]:

@@ -34,7 +34,7 @@ def _parts(plan: Plan) -> Iterator[str]:
         (f"adapter.{adapter}", _count(one.parameters), _gb(one.bytes))
         for adapter, one in plan.adapters.items()
     ]
-    yield from _table(("part", "parameters", "GB"), rows)
+    yield from table_lines(("part", "parameters", "GB"), rows)
     for stage, count in plan.trained.items():
         yield f"stage.{stage} trains {_count(count)}"
 
@@ -44,7 +44,7 @@ def _memory(plan: Plan) -> Iterator[str]:
     causes = [*(c for c in ORDER if c in found), *sorted(found - set(ORDER))]
     header = ("device memory, GB", *causes, "allocated", "+ allowance", "needed")
     worst = plan.estimate.worst
-    yield from _table(header, [_row(phase, causes, worst) for phase in plan.estimate.phases])
+    yield from table_lines(header, [_row(phase, causes, worst) for phase in plan.estimate.phases])
     yield (
         "allocated is what torch counts; the allowance is 0.75 GB for CUDA and its libraries and"
         f" {FRAGMENTS:.0%} of what comes and goes"
@@ -67,10 +67,10 @@ def _steps(plan: Plan) -> Iterator[str]:
             f"{(step.forward + step.recompute + step.backward) / 1e12:.1f}",
             f"{step.seconds:.2f}",
         )
-        for step in plan.steps
+        for step in (*plan.steps, *([plan.sampling] if plan.sampling else []))
     ]
     header = ("TFLOP a pass", "latents", "forward", "recompute", "backward", "all")
-    yield from _table((*header, f"s at {plan.tflops:g} TFLOP/s"), rows)
+    yield from table_lines((*header, f"s at {plan.tflops:g} TFLOP/s"), rows)
 
 
 def _verdict(plan: Plan) -> Iterator[str]:
@@ -95,7 +95,7 @@ def _proposed(one: Proposal) -> str:
     return f"{', '.join(one.settings)}: {_gb(one.needed)} GB, {kind}, about {cost}"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def table_lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     for row in (header, *rows):
         first, *others = row

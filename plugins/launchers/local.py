@@ -50,6 +50,10 @@ class Local:
                 if stop.asked:
                     pool.end()
 
+    def at_once(self, runs: int) -> int:
+        """How many of so many runs are done at once."""
+        return min(runs, len(self._slots()))
+
     def _slots(self) -> list[Slot]:
         """Where runs are done: each with GPUs or cores of its own."""
         cores = own_cores()

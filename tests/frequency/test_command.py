@@ -145,7 +145,7 @@ def test_a_runs_adapters_are_looked_into_and_compared(trained, jt_freq):
         (("shift", "SOURCE", "--times", "5000"), "--times 5000: the schedule has no such time"),
         (("run", "SOURCE"), "is no folder of a run"),
         (("adapter", "SOURCE"), "is no folder of a run"),
-        (("shift", "ablations/shifts_pocket"), "is an ablation"),
+        (("shift", "ablations/shifts_pocket"), "is a grid"),
     ],
 )
 def test_mistakes_are_told_in_one_line(options, told, pocket, write_recipe, capsys):
