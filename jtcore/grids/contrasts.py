@@ -100,6 +100,11 @@ class Contrast:
         return f"{cells}, seeds averaged first" if self.seeds > 1 else cells
 
     @property
+    def measures(self) -> set[str]:
+        """What results are measured by."""
+        return {name for reading in self.runs.values() for name in reading.measures}
+
+    @property
     def _has_cells(self) -> bool:
         return prod(len(other.levels) for other in self.others) > 1
 

@@ -5,7 +5,7 @@ something where nothing is: chances are adjusted over all tests of an axis (Holm
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from math import isfinite, log2
+from math import isfinite, isnan, log2
 
 import numpy as np
 from attrs import evolve, frozen
@@ -52,7 +52,7 @@ class Effects:
 
     @property
     def tests(self) -> int:
-        return sum(not np.isnan(each.chance) for each in self.found)
+        return sum(not isnan(each.chance) for each in self.found)
 
 
 @frozen
@@ -73,25 +73,21 @@ def all_effects(grid: Grid, readings: Sequence[Reading]) -> list[Effects]:
 
 def effects(contrast: Contrast, reference: int) -> Effects:
     """Of one axis, against one of its levels."""
-    factor = contrast.factor
+    factor, measures = contrast.factor, contrast.measures
     found = [
         Effect(factor.name, name, number, mean_interval(values), by_chance(values))
         for level, name in enumerate(factor.names)
         if level != reference
         for number, values in contrast.differences(level, reference).items()
-        if number in _measures(contrast) and all(map(isfinite, values))
+        if number in measures and all(map(isfinite, values))
     ]
     found += _trends(contrast)
     adjusted = holm([each.chance for each in found])
     found = [evolve(each, adjusted=a) for each, a in zip(found, adjusted, strict=True)]
-    found.sort(key=lambda e: (not e.is_alike, np.nan_to_num(e.chance, nan=2)))
+    found.sort(key=lambda each: (not each.is_alike, each.chance if each.chance >= 0 else 2))
     others = (level for level in range(len(factor.levels)) if level != reference)
     moved = any(contrast.differs_in_base(level, reference) for level in others)
     return Effects(factor, factor.names[reference], tuple(found), moved)
-
-
-def _measures(contrast: Contrast) -> set[str]:
-    return {name for reading in contrast.runs.values() for name in reading.measures}
 
 
 def _trends(contrast: Contrast) -> Iterator[Effect]:

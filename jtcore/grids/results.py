@@ -9,6 +9,8 @@ from jtcore.errors import JtError
 from jtcore.files import write_text
 from jtcore.grids.effects import all_effects, statements
 from jtcore.grids.grid import read_grid
+from jtcore.grids.hparams import write_hparams
+from jtcore.grids.page import Shown, write_page
 from jtcore.grids.readings import read_runs
 from jtcore.grids.tables import brief, csv_text, markdown
 
@@ -27,7 +29,10 @@ def write_results(folder: Path) -> str:
         effects = all_effects(grid, readings)
         said = statements(effects)
         write_text(folder / "grid.csv", csv_text(grid, readings))
-        write_text(folder / "grid.md", markdown(grid, readings, said))
+        text = markdown(grid, readings, said)
+        write_text(folder / "grid.md", text)
+        write_hparams(folder, grid, readings, text)
+        write_page(Shown(folder, grid, readings, effects, said))
     return brief(grid, readings, said)
 
 
