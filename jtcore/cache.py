@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from attrs import frozen
@@ -13,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from jtcore.claims import claimed
 from jtcore.errors import JtError
 from jtcore.files import write_atomically
 
@@ -30,11 +32,13 @@ def cache_folder() -> Path:
 class Cache:
     """A folder of safetensors files, each named by the digest of its key.
 
-    Processes may share it. A file that is torn or was changed is made again. Raises JtError where
-    the folder cannot be written to.
+    Processes may share it: what two want at once is made by one, and the other waits, calling
+    `waiting` meanwhile, which may raise. A file that is torn or was changed is made again. Raises
+    JtError where the folder cannot be written to.
     """
 
     folder: Path
+    waiting: Callable[[], None] = lambda: None
 
     def get_or_make(self, key: Key, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """The tensors of a key, on the CPU; made and stored where they are not there whole."""
@@ -42,27 +46,41 @@ class Cache:
         found = _read(path, key)
         if found is not None:
             return found
+        with claimed(path.with_name(f".{path.stem}.lock"), self.waiting):
+            found = _read(path, key)  # by another, meanwhile
+            return self._made(path, key, make) if found is None else found
+
+    def _made(
+        self, path: Path, key: Key, make: Callable[[], dict[str, Tensor]]
+    ) -> dict[str, Tensor]:
         made = {name: tensor.detach().cpu().contiguous() for name, tensor in make().items()}
-        try:
-            with write_atomically(path) as aside:
-                aside.write_bytes(save(made, {"key": _canonical(key), "sha256": _checksum(made)}))
-        except OSError as error:
-            raise JtError(
-                f"cache {self.folder}: {error.strerror}; name another folder with $JT_CACHE"
-            ) from error
+        with told_where(self.folder), write_atomically(path) as aside:
+            aside.write_bytes(save(made, {"key": canonical(key), "sha256": checksum(made)}))
         return made
+
+
+@contextmanager
+def told_where(folder: Path) -> Iterator[None]:
+    """Raises JtError where a folder of the cache cannot be written to."""
+    try:
+        yield
+    except OSError as error:
+        raise JtError(
+            f"cache {folder}: {error.strerror}; name another folder with $JT_CACHE"
+        ) from error
 
 
 def digest(key: Key) -> str:
     """Hexadecimal digits that differ for different keys."""
-    return hashlib.sha256(_canonical(key).encode()).hexdigest()
+    return hashlib.sha256(canonical(key).encode()).hexdigest()
 
 
-def _canonical(key: Key) -> str:
+def canonical(key: Key) -> str:
+    """A key as it is compared."""
     return json.dumps(key, sort_keys=True, allow_nan=False)
 
 
-def _checksum(tensors: dict[str, Tensor]) -> str:
+def checksum(tensors: dict[str, Tensor]) -> str:
     """Of names, shapes, types and values; `save` writes equal tensors to equal bytes."""
     return hashlib.sha256(save(tensors)).hexdigest()
 
@@ -75,5 +93,5 @@ def _read(path: Path, key: Key) -> dict[str, Tensor] | None:
             stored = file.metadata() or {}
     except (FileNotFoundError, SafetensorError):
         return None
-    whole = stored == {"key": _canonical(key), "sha256": _checksum(tensors)}
+    whole = stored == {"key": canonical(key), "sha256": checksum(tensors)}
     return tensors if whole else None

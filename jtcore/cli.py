@@ -33,7 +33,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--tflops",
         type=float,
-        help="of the device in use, for times of --dry-run; default: 100, and without a GPU what this"
+        help="of the device, for times of --dry-run; default: 100, and without a GPU what this"
         " machine computes",
     )
     parser.add_argument(

@@ -15,9 +15,10 @@ from jtcore.model import Model
 from jtcore.noise import At, quantiles
 from jtcore.recipe import Recipe
 from jtcore.run import Run
+from jtcore.shared import Shared
 from jtcore.stream import Stream
 from jtcore.types import Step
-from jtcore.validation import compare, losses
+from jtcore.validation import base_losses, compare, losses
 
 FILE = "validation.json"
 
@@ -32,6 +33,7 @@ class Curve:
     streams: Mapping[str, Stream]
     scales: Mapping[str, float]  # of all adapters, by name
     records: list[dict[str, Any]]  # what is in the file
+    shared: Shared | None = None
     base: dict[str, Tensor] = Factory(dict)  # (files, draws), by stream: it never changes
 
     @classmethod
@@ -43,10 +45,12 @@ class Curve:
         streams: Mapping[str, Stream],
         scales: Mapping[str, float],
         done: int,
+        shared: Shared | None = None,
     ) -> "Curve":
         """With what is on disk of the first `done` steps; a resumed run takes the others again."""
         there = run.read_json(FILE) or []
-        return cls(recipe, run, model, streams, scales, [r for r in there if r["step"] <= done])
+        before = [record for record in there if record["step"] <= done]
+        return cls(recipe, run, model, streams, scales, before, shared)
 
     def due(self, step: Step) -> bool:
         return (step.number + 1) % self.recipe.validation.every == 0
@@ -95,7 +99,8 @@ class Curve:
 
     def _base(self, name: str) -> Tensor:  # (files, draws)
         if name not in self.base:
-            self.base[name] = self._losses(name, {})
+            seed, stream = self.recipe.validation.seed, self.streams[name]
+            self.base[name] = base_losses(stream, seed, self._draws, self.model, self.shared)
         return self.base[name]
 
     def _losses(self, name: str, scales: Mapping[str, float]) -> Tensor:  # (files, draws)

@@ -33,6 +33,7 @@ from jtcore.references import embed_references
 from jtcore.report import write_report
 from jtcore.run import Run
 from jtcore.sample import LESS, generate, requests
+from jtcore.shared import Shared
 from jtcore.signals import Stop
 from jtcore.stream import Stream, embed_texts, load_stream
 from jtcore.trainer import Trainer
@@ -88,7 +89,9 @@ def _conduct(recipe: Recipe, run: Run, plugins: Plugins, stop: Stop) -> None:
     with memory_told("encoding", LESS_TO_ENCODE), run.processes.leader_first():
         materials = prepare(recipe, engine, run, stop)
     with memory_told("training", LESS_TO_TRAIN):
-        model = _trained(recipe, run, plugins, stop, engine, materials)
+        model = _load(recipe, engine, materials)
+        shared = Shared.of(recipe, model, stop.check)
+        _train(recipe, run, plugins, stop, model, materials, shared)
     if not run.processes.leads:
         return
     reaches = {name: attrs.asdict(adapter.reach) for name, adapter in model.adapters.items()}
@@ -96,27 +99,33 @@ def _conduct(recipe: Recipe, run: Run, plugins: Plugins, stop: Stop) -> None:
     scales = adapter_scales(recipe)
     if recipe.validation:
         stop.check()
-        results["validation"] = validate(recipe.validation, model, scales, materials.streams)
+        streams = materials.streams
+        results["validation"] = validate(recipe.validation, model, scales, streams, shared)
     if recipe.sample:
         with memory_told("sampling", LESS):
-            measured = sample_and_measure(recipe, run, model, scales, stop, materials.reference)
+            reference = materials.reference
+            measured = sample_and_measure(recipe, run, model, scales, stop, reference, shared)
         results |= {"metrics": summarise(measured), "samples": measured}
     run.write_json("metrics.json", results)
     if recipe.metric:
         evaluate_run(run.folder, recipe, model.engine.device)
 
 
-def _trained(
+def _load(recipe: Recipe, engine: Engine, materials: "Materials") -> Model:
+    texts, pictures = materials.texts, materials.pictures
+    return load_model(recipe.backbone, recipe.adapter, texts, engine, recipe.seed, pictures)
+
+
+def _train(
     recipe: Recipe,
     run: Run,
     plugins: Plugins,
     stop: Stop,
-    engine: Engine,
+    model: Model,
     materials: "Materials",
-) -> Model:
-    """The model, after whatever of its training was not done yet; dropout is off."""
-    texts, pictures = materials.texts, materials.pictures
-    model = load_model(recipe.backbone, recipe.adapter, texts, engine, recipe.seed, pictures)
+    shared: Shared,
+) -> None:
+    """Do whatever of its training was not done yet; then dropout is off."""
     checkpoint = newest_checkpoint(run.checkpoints, run.say)
     if checkpoint:
         run.say(f"continuing at step {checkpoint.position.number} of {recipe.steps}")
@@ -125,12 +134,12 @@ def _trained(
     streams, curve = materials.streams, None
     if recipe.validation and recipe.validation.every:
         done = checkpoint.position.number if checkpoint else 0
-        curve = Curve.begin(recipe, run, model, streams, adapter_scales(recipe), done)
+        scales = adapter_scales(recipe)
+        curve = Curve.begin(recipe, run, model, streams, scales, done, shared)
     with _previewing(recipe, run, plugins, model, materials) as previews:
         trainer = Trainer(recipe, plugins.hook, run, model, streams, stop, previews, curve)
         trainer.train(checkpoint)
     model.train(False)
-    return model
 
 
 def _tell_processes(before: int, run: Run) -> None:
@@ -186,7 +195,7 @@ class Materials:
 
 def prepare(recipe: Recipe, engine: Engine, run: Run, stop: Stop) -> Materials:
     """Embed every caption and encode every clip that the cache does not have."""
-    cache = Cache(cache_folder())
+    cache = Cache(cache_folder(), stop.check)
     spec = recipe.backbone.spec
     needed = {caption for data in recipe.used_data.values() for caption in captions(data)}
     needed |= {""} if recipe.drops_text else set()
@@ -219,6 +228,7 @@ def sample_and_measure(
     scales: Mapping[str, float],
     stop: Stop,
     reference: Tensor | None,
+    shared: Shared,
 ) -> list[dict[str, Any]]:
     """Videos of the backbone alone and with adapters, and what the metrics say of each; `reference`
     (C, F, H, W) is the noise prior's video."""
@@ -226,6 +236,6 @@ def sample_and_measure(
     if scales:
         wanted += requests(recipe.sample, scales)
     run.say(f"sampling {len(wanted)} videos")
-    spec = recipe.backbone.spec
-    samples = generate(wanted, run.samples, recipe.sample, spec, model, stop.check, reference)
+    settings, spec, check = recipe.sample, recipe.backbone.spec, stop.check
+    samples = generate(wanted, run.samples, settings, spec, model, check, reference, shared)
     return measure(samples, run.samples, metrics_of(recipe), model.engine.device)

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import frozen
+from attrs import Factory, frozen
 from torch import Tensor
 
 from jtcore.adapter import Adapter, switched_on, told
+from jtcore.cache import Key, canonical
 from jtcore.controls import begin, leading, moved
 from jtcore.errors import JtError
 from jtcore.guidance import cosine_guidance, guide
@@ -20,6 +21,7 @@ from jtcore.noise import SharedNoise
 from jtcore.recipe import Sampling
 from jtcore.references import sampled
 from jtcore.scales import moments, over_batch
+from jtcore.shared import Shared, digest_of
 from jtcore.structure import unstructure
 from jtcore.types import BackboneSpec, Codec, Sampler
 
@@ -30,7 +32,8 @@ UNUSUAL = (
     "noise",
     "control",
 )  # told where they are used
-
+# which videos are asked for, and what is of adapters: a batch says the one, and has not the other
+NOT_OF_BASE = ("prompts", "seeds", "batch", "scales", "schedule", "reference", "preview")
 
 LESS = "sample one video at a time (batch), or take a smaller size, fewer frames or guidance 1"
 
@@ -170,27 +173,89 @@ def generate(
     model: Model,
     between: Callable[[], None],
     reference: Tensor | None = None,
+    shared: Shared | None = None,
 ) -> list[dict[str, Any]]:
-    """Write every video that is not there yet, each batch as soon as it is denoised.
+    """Write every video that is not there yet, each batch as soon as it is denoised; those of the
+    backbone alone are copied from what is `shared`, if another run has made them.
 
     Returns one entry per video: file, model, prompt, seed, scales, and what else shaped it.
     `between` is called between batches and may raise Interrupted. `reference` (C, F, H, W) are the
     latents of the noise prior's video. Raises JtError where the model generates numbers that are
     not finite.
     """
-    missing = [group for group in _batches(wanted, settings.batch) if not _all_there(group, folder)]
-    shape = spec.latent_shape(settings.frames, *settings.size)
-    codec = spec.load_codec(model.engine.device) if missing else None
-    inverted = None
-    if missing and reference is not None:
+    making = _Making(folder, settings, spec, model, between, reference)
+    busy = []
+    for group in _batches(wanted, settings.batch):
+        there = [path.is_file() for path in making.files(group)]
+        if all(there):
+            continue
         between()
-        inverted = invert(reference, settings.noise_prior, model)
-    for group in missing:
+        if shared is None or group[0].scales or any(there):
+            making.make(group)
+        elif not making.share(group, shared, wait=False):
+            busy.append(group)  # another run makes them, and there may be others to make meanwhile
+    for group in busy:
         between()
-        denoised = denoise(group, settings, model, shape, inverted)
-        for request, latents in zip(group, denoised.split(1), strict=True):
-            _write(request, latents, folder, settings, codec)
+        making.share(group, shared)
     return [_entry(request, settings) for request in wanted]
+
+
+@frozen(eq=False)
+class _Making:
+    """How videos of one model are made; what is needed for any of them is loaded once."""
+
+    folder: Path
+    settings: Sampling
+    spec: BackboneSpec
+    model: Model
+    between: Callable[[], None]
+    reference: Tensor | None  # (C, F, H, W)
+    loaded: dict[str, Any] = Factory(dict)
+
+    def files(self, group: Sequence[Request]) -> list[Path]:
+        return [self.folder / request.file for request in group]
+
+    def make(self, group: Sequence[Request]) -> None:
+        """Denoise a batch, and write those of its videos that are not there."""
+        if not self.loaded:
+            self.loaded["codec"] = self.spec.load_codec(self.model.engine.device)
+            self.loaded["inverted"] = self._invert()
+        settings, codec = self.settings, self.loaded["codec"]
+        denoised = denoise(group, settings, self.model, self._shape, self.loaded["inverted"])
+        for request, latents in zip(group, denoised.split(1), strict=True):
+            _write(request, latents, self.folder, settings, codec)
+
+    def share(self, group: Sequence[Request], shared: Shared, wait: bool = True) -> bool:
+        """The same, unless another run has done so."""
+        key = _key(group, self.settings, self.model, self.reference)
+        return shared.files(key, self.files(group), lambda: self.make(group), wait)
+
+    @property
+    def _shape(self) -> tuple[int, int, int, int]:
+        return self.spec.latent_shape(self.settings.frames, *self.settings.size)
+
+    def _invert(self) -> Tensor | None:  # (C, F, H, W)
+        if self.reference is None:
+            return None
+        self.between()
+        return invert(self.reference, self.settings.noise_prior, self.model)
+
+
+def _key(
+    group: Sequence[Request], settings: Sampling, model: Model, reference: Tensor | None
+) -> Key:
+    """What is asked of the backbone alone: all that shapes a batch, and not who shapes it."""
+    table = unstructure(settings)
+    captions = [*(request.prompt for request in group), settings.negative]
+    captions += [settings.noise_prior.prompt] if settings.noise_prior else []
+    return {
+        "what": "videos",
+        "settings": canonical({k: v for k, v in table.items() if k not in NOT_OF_BASE}),
+        "prompts": canonical([request.prompt for request in group]),
+        "seeds": canonical([request.seed for request in group]),
+        "texts": digest_of([model.texts[caption] for caption in captions]),
+        "reference": None if reference is None else digest_of([reference]),
+    }
 
 
 def _batches(wanted: Sequence[Request], size: int) -> Iterator[tuple[Request, ...]]:
@@ -199,10 +264,6 @@ def _batches(wanted: Sequence[Request], size: int) -> Iterator[tuple[Request, ..
     for _, alike in groupby(wanted, lambda request: request.scales):
         alike = list(alike)
         yield from (tuple(alike[first : first + size]) for first in range(0, len(alike), size))
-
-
-def _all_there(group: Sequence[Request], folder: Path) -> bool:
-    return all((folder / request.file).is_file() for request in group)
 
 
 def _write(

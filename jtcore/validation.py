@@ -12,19 +12,26 @@ import torch
 from torch import Tensor
 
 from jtcore.adapter import switched_on, told
+from jtcore.cache import canonical
 from jtcore.model import Model
 from jtcore.noise import PLAIN, Draws, quantiles
 from jtcore.recipe import Validation
 from jtcore.references import shown
 from jtcore.rng import generator
+from jtcore.shared import Shared, digest_of
 from jtcore.stream import Stream
+from jtcore.structure import unstructure
 from jtcore.types import Part
 
 Said = list[dict[str, float]]  # what adapters say of each pass
 
 
 def validate(
-    settings: Validation, model: Model, scales: Mapping[str, float], streams: Mapping[str, Stream]
+    settings: Validation,
+    model: Model,
+    scales: Mapping[str, float],
+    streams: Mapping[str, Stream],
+    shared: Shared | None = None,
 ) -> dict[str, dict[str, Any]]:
     """By stream: mean loss of `base` and `adapted`, and the mean `change` with its standard error
     over files; and means of what `adapters` say of these passes.
@@ -32,18 +39,45 @@ def validate(
     The loss is the mean squared error in the network's own parametrisation. The same times and
     noise are drawn for every file and for both models. Adapters are on at `scales`.
     """
-    return {name: _summary(streams[name], settings, model, scales) for name in settings.data}
+    return {
+        name: _summary(streams[name], settings, model, scales, shared) for name in settings.data
+    }
 
 
 def _summary(
-    stream: Stream, settings: Validation, model: Model, scales: Mapping[str, float]
+    stream: Stream,
+    settings: Validation,
+    model: Model,
+    scales: Mapping[str, float],
+    shared: Shared | None,
 ) -> dict[str, Any]:
     drawn = settings.times == "drawn"
     draws = (PLAIN,) * settings.draws if drawn else quantiles(settings.draws)
-    base, _ = losses(stream, settings.seed, draws, model, {})
+    base = base_losses(stream, settings.seed, draws, model, shared)
     adapted, said = losses(stream, settings.seed, draws, model, scales)
     of_adapters = {name: fmean(each[name] for each in said) for name in said[0]}
     return {**compare(base, adapted), "adapters": of_adapters}
+
+
+def base_losses(
+    stream: Stream, seed: int, draws: Sequence[Draws], model: Model, shared: Shared | None
+) -> Tensor:  # (files, draws), float64
+    """Those of the backbone alone, which another run may have `shared`."""
+
+    def compute() -> dict[str, Tensor]:
+        return {"losses": losses(stream, seed, draws, model, {})[0]}
+
+    if shared is None:
+        return compute()["losses"]
+    parts = [stream.single(item, model.texts) for item in range(len(stream))]
+    key = {
+        "what": "losses",
+        "stream": stream.name,  # which noise is drawn by
+        "seed": seed,
+        "draws": canonical([unstructure(draw) for draw in draws]),
+        "parts": digest_of([tensor for p in parts for tensor in (p.latents, p.text)]),
+    }
+    return shared.tensors(key, compute)["losses"]
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -90,31 +91,77 @@ from pathlib import Path
 import torch
 from jtcore.cache import Cache
 
+def make(number):
+    print(f"made {number}", flush=True)
+    if sys.argv[2] == "stuck":
+        sys.stdin.readline()
+    return {"x": torch.full((999,), number)}
+
 print("ready", flush=True)
 sys.stdin.readline()
-cache = Cache(Path(sys.argv[1]))
+cache = Cache(Path(sys.argv[1]), lambda: print("waiting", flush=True))
 for number in range(30):
-    found = cache.get_or_make({"n": number}, lambda: {"x": torch.full((999,), number)})
+    found = cache.get_or_make({"n": number}, lambda: make(number))
     assert (found["x"] == number).all()
 """
 
 
-def test_two_processes_fill_one_cache(tmp_path):
-    command = [sys.executable, "-c", FILLER, str(tmp_path)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    fillers = [subprocess.Popen(command, **pipes) for _ in range(2)]
-    for filler in fillers:
-        assert filler.stdout.readline() == "ready\n"
-    for filler in fillers:
-        filler.stdin.write("go\n")
-        filler.stdin.flush()
-    for filler in fillers:
-        filler.communicate()
-        assert filler.returncode == 0
-    assert len(list(tmp_path.iterdir())) == 30
-    for number in range(30):
-        found = Cache(tmp_path).get_or_make({"n": number}, refuse)
-        assert (found["x"] == number).all()
+@pytest.fixture
+def fill(tmp_path) -> Iterator[Callable[..., list[subprocess.Popen]]]:
+    """Start processes that fill one cache alike: "free", or "stuck" in the first that they make."""
+    started = []
+
+    def start(*ways: str) -> list[subprocess.Popen]:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        for way in ways:
+            command = [sys.executable, "-c", FILLER, str(tmp_path), way]
+            started.append(subprocess.Popen(command, **pipes))
+        for each in started:
+            assert each.stdout.readline() == "ready\n"
+        return started
+
+    yield start
+    for each in started:
+        each.kill()
+        each.communicate()
+
+
+def begin(process: subprocess.Popen) -> None:
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def all_is_there(folder: Path) -> bool:
+    assert len(list(folder.iterdir())) == 30
+    found = [Cache(folder).get_or_make({"n": number}, refuse) for number in range(30)]
+    return all((each["x"] == number).all() for number, each in enumerate(found))
+
+
+def test_what_two_processes_want_at_once_is_made_by_one(tmp_path, fill):
+    fillers = fill("free", "free")
+    for each in fillers:
+        begin(each)
+    told = [line for each in fillers for line in each.communicate()[0].splitlines()]
+
+    assert [each.returncode for each in fillers] == [0, 0]
+    made = [line for line in told if line != "waiting"]
+    assert sorted(made) == sorted(f"made {number}" for number in range(30))
+    assert all_is_there(tmp_path)
+
+
+def test_what_a_killed_process_was_making_is_made_by_the_one_that_waits(tmp_path, fill):
+    stuck, free = fill("stuck", "free")
+    begin(stuck)
+    assert stuck.stdout.readline() == "made 0\n"
+    begin(free)
+    assert free.stdout.readline() == "waiting\n"
+    stuck.kill()
+    told, _ = free.communicate()
+
+    assert free.returncode == 0
+    made = [line for line in told.splitlines() if line != "waiting"]
+    assert made == [f"made {number}" for number in range(30)]
+    assert all_is_there(tmp_path)
 
 
 def test_the_cache_folder_can_be_chosen(monkeypatch):

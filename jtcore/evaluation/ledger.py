@@ -7,11 +7,11 @@ Processes may share a file.
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from jtcore.cache import cache_folder, digest
-from jtcore.errors import JtError
+from jtcore.cache import cache_folder, digest, told_where
+from jtcore.claims import claimed
 
 Values = Mapping[str, float]
 
@@ -24,7 +24,9 @@ class Ledger:
     def __init__(self, identity: str, code: str):
         """`identity` and `code` are digests: a metric that was changed has a file of its own."""
         self.path = cache_folder() / FOLDER / f"{digest({'metric': identity, 'code': code})}.jsonl"
-        self._values = dict(_lines(self.path))
+        self._values: dict[str, Values] = {}
+        self._end = 0  # of the lines that are read
+        self._read()
 
     def get(self, key: str) -> Values | None:
         """None where it has not been measured."""
@@ -33,13 +35,31 @@ class Ledger:
     def put(self, key: str, values: Values) -> None:
         """Append, and wait until it is on the disk. Raises JtError where that cannot be."""
         line = json.dumps({"key": key, "values": values}, allow_nan=False).encode() + b"\n"
-        try:
+        with told_where(self.path.parent):
             _append(self.path, line)
-        except OSError as error:
-            raise JtError(
-                f"cache {self.path.parent}: {error.strerror}; name another folder with $JT_CACHE"
-            ) from error
         self._values[key] = values
+
+    def measure(
+        self, key: str, ask: Callable[[], Values], waiting: Callable[[], None] | None = None
+    ) -> bool:
+        """Put what `ask` answers, unless another process has done so by then. False where another
+        is asking now; with `waiting`, which may raise, it is waited for. Raises JtError."""
+        with claimed(self.path.with_name(f".{self.path.stem}-{key}.lock"), waiting) as mine:
+            if mine:
+                self._read()
+                if key not in self._values:
+                    self.put(key, ask())
+            return mine
+
+    def _read(self) -> None:
+        """Lines that the file has now and had not before."""
+        if not self.path.is_file():
+            return
+        with self.path.open("rb") as file:
+            file.seek(self._end)
+            for line in file:
+                self._end += len(line) if line.endswith(b"\n") else 0
+                self._values |= dict(_whole(line))
 
 
 def key_of(sha256: str, prompt: str, seed: int) -> str:
@@ -61,14 +81,10 @@ def _append(path: Path, line: bytes) -> None:
         os.close(handle)
 
 
-def _lines(path: Path):
-    """(key, values) of every line that is whole."""
-    if not path.is_file():
+def _whole(line: bytes) -> Iterator[tuple[str, Values]]:
+    """Key and values, where the line is whole."""
+    try:
+        entry = json.loads(line)
+        yield entry["key"], {name: float(v) for name, v in entry["values"].items()}
+    except (ValueError, TypeError, KeyError, AttributeError):
         return
-    with path.open("rb") as file:
-        for line in file:
-            try:
-                entry = json.loads(line)
-                yield entry["key"], {name: float(v) for name, v in entry["values"].items()}
-            except (ValueError, TypeError, KeyError, AttributeError):
-                continue

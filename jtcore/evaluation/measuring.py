@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from math import isfinite
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -112,18 +114,19 @@ class Measuring:
         """Values by name of every video; a value that is no number is none. Raises JtError,
         Missing."""
         keys = [key_of(video.sha256, video.prompt, video.seed) for video in videos]
-        known = sum(self.ledger.get(key) is not None for key in keys)
-        watch.metric(self.name, len(videos), known)
-        metric = self._load() if known < len(videos) else None
+        watch.metric(self.name, len(videos), sum(self.ledger.get(key) is not None for key in keys))
+        asking, busy = Asking(self._load), []
         for key, video in zip(keys, videos, strict=True):
             if self.ledger.get(key) is None:
                 between()
-                self.ledger.put(key, _ask(metric, video))
+                if not self.ledger.measure(key, partial(asking, video)):
+                    busy.append((key, video))  # another process measures it: others meanwhile
+                    continue
             watch.measured()
-        if metric is not None:
-            held = _watched(metric)
-            del metric
-            _free(held)
+        for key, video in busy:
+            self.ledger.measure(key, partial(asking, video), between)
+            watch.measured()
+        asking.free()
         return [self.ledger.get(key) for key in keys]
 
     def _load(self) -> Metric:
@@ -131,6 +134,24 @@ class Measuring:
             return self.spec.load(self.device)
         except JtError as error:
             raise Missing(error.problems) from error
+
+
+class Asking:
+    """A metric, loaded when it is first asked."""
+
+    def __init__(self, load: Callable[[], Metric]):
+        self.load = load
+        self.metric: Metric | None = None
+
+    def __call__(self, video: Video) -> Values:
+        if self.metric is None:
+            self.metric = self.load()
+        return _ask(self.metric, video)
+
+    def free(self) -> None:
+        if self.metric is not None:
+            held, self.metric = _watched(self.metric), None
+            _free(held)
 
 
 @torch.no_grad()
@@ -142,6 +163,8 @@ def _ask(metric: Metric, video: Video) -> Values:
 
 def _watched(metric: Metric) -> Callable[[], object]:
     """What answers it as long as it is there; one that cannot be watched is taken to stay."""
+    if isinstance(metric, FunctionType) and metric.__closure__ is None:
+        return lambda: None  # a module's own: it stays, and holds nothing
     try:
         return weakref.ref(metric)
     except TypeError:  # a class with slots, and none for this

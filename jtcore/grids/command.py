@@ -47,10 +47,13 @@ def check_grid(declared: Declared) -> str:
 
 def counted(grid: Grid) -> str:
     """Such as "5 variants x 3 subjects x 2 seeds: 28 runs"."""
-    axes = {name: len(levels) for name, levels in grid.axes.items()}
-    told = " x ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in axes.items())
-    runs = len(grid.trials)
-    return f"{told}: {runs} run{'s' * (runs > 1)}"
+    told = " x ".join(_plural(len(labels), axis) for axis, labels in grid.axes.items())
+    return f"{told}: {_plural(len(grid.trials), 'run')}"
+
+
+def _plural(count: int, axis: str) -> str:
+    name = axis.rpartition(".")[2]
+    return f"{count} {name}{'s' * (count > 1 and not name.endswith('s'))}"
 
 
 def start_grid(

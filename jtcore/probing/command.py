@@ -29,6 +29,7 @@ from jtcore.regenerate import Generation, image_encoder_of, made_for, ready
 from jtcore.run import read_json, speaker, write_json
 from jtcore.sample import LESS, Request, generate
 from jtcore.settings import EngineSettings
+from jtcore.shared import Shared
 from jtcore.signals import stop_on_signals
 from jtcore.structure import Component, structure, unstructure
 from jtcore.tables import change, parse_toml
@@ -209,9 +210,10 @@ def _sample(
     say(f"sampling {len(requests)} videos")
     generation = probing.generation
     model, reference = ready(generation, probing.artifacts, say)
-    spec = generation.backbone.spec
+    settings, spec = generation.sample, generation.backbone.spec
+    shared = Shared.of(generation, model, between)
     with memory_told("sampling", LESS):
-        generate(requests, probing.out, generation.sample, spec, model, between, reference)
+        generate(requests, probing.out, settings, spec, model, between, reference, shared)
 
 
 def _measured(

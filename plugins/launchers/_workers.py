@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from attrs import asdict, frozen
@@ -67,7 +68,7 @@ class Worker:
 
     def wait(self) -> str:
         """Until it is dead: how it died."""
-        status = self._process.wait()
+        status = self._left()
         if status >= 0:
             return f"ended with status {status}"
         return f"was killed by {signal.Signals(-status).name}"
@@ -77,8 +78,15 @@ class Worker:
 
     def close(self) -> None:
         """There are no more runs."""
-        self._process.stdin.close()
-        self._process.wait()
+        self._left()
+
+    def _left(self) -> int:
+        """Its status, when it has nothing more to hear or to say."""
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        status = self._process.wait()
+        self._process.stdout.close()
+        return status
 
 
 def main() -> None:
