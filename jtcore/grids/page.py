@@ -63,7 +63,7 @@ def write_page(shown: Shown) -> None:
         frame(
             shown.grid.title,
             ["page.css", "grid.css"],
-            ["together.js", "sort.js", "grid.js"],
+            ["together.js", "tables.js", "grid.js"],
             _body(shown, videos and as_json(videos), kept),
             is_enlarged(shown.readings),
             BESIDE,
@@ -274,14 +274,15 @@ def _curves(
 
 
 def _runs(shown: Shown) -> Iterator[str]:
-    """Every run with all its numbers."""
+    """Every run with all its numbers; on paper there are better places for these."""
     costs = list(dict.fromkeys(name for reading in shown.readings for name in reading.costs))
     names = [*costs, *ordered(shown.readings)]
-    yield "<h2 id='runs'>Runs</h2>"
+    yield "<section id='all-runs'><h2 id='runs'>Runs</h2>"
     yield from table(
         ["run", "state", *shown.grid.axes, *map(shown.headed, names)],
         (_run(shown, reading, names) for reading in shown.readings),
     )
+    yield "</section>"
 
 
 def _run(shown: Shown, reading: Reading, names: Sequence[str]) -> Iterator[Cell]:

@@ -39,7 +39,8 @@ def folder(tmp_path_factory) -> Path:
     samples = json.loads((drawn / "metrics.json").read_text())["samples"]
 
     def numbers(point):
-        return None if point["variant"] == "gone" else {"m.value": value(point), "n.n": 1.0}
+        more = {f"a_metric_of_a_long_name.{i}": 1.0 for i in range(6)}
+        return None if point["variant"] == "gone" else {"m.value": value(point), **more}
 
     folder = draw_grid(place / "grid", AXES, numbers, lambda p: {"m.value": 0.125}, title="a & b")
     for run in sorted(folder.glob("*-*")):
@@ -204,7 +205,21 @@ def test_nothing_is_wider_than_the_screen(browser, folder, viewport):
         assert page.evaluate("document.documentElement.scrollWidth") == viewport["width"]
 
 
-def test_a_page_prints(page):
+def test_a_page_prints_a_wide_table_in_portions(page):
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    whole = page.locator("table.sortable").first
+    portions = page.locator(".wide").first.locator("table.portion").all()
+    heads = [portion.locator("th").all_text_contents() for portion in portions]
+
+    assert len(portions) > 1
+    assert all(head[0] == "variant" for head in heads)
+    names = ["variant", *(name for head in heads for name in head[1:])]
+    assert names == whole.locator("th").all_text_contents()
+    page.emulate_media(media="print")
+    assert not whole.is_visible()
+    assert all(portion.bounding_box()["width"] < 760 for portion in portions)  # of A4
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert whole.is_visible()
     assert page.pdf()[:5] == b"%PDF-"
 
 
