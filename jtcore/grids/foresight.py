@@ -144,8 +144,8 @@ def _summed(found: Sequence[Foresight], at_once: int | None, tflops: float) -> I
     if not all(each.measured for each in found):
         yield (
             f"  * by arithmetic alone at {tflops:.3g} TFLOP/s (--tflops): small tensors take"
-            " longer; reading, decoding and metrics come on top. Once a run like it is done, its time"
-            " is taken"
+            " longer; reading, decoding and metrics come on top. Once a run like it is done, its"
+            " time is taken"
         )
     own = sum(each.own for each in found)
     shared = {what: max(each.shared[what] for each in found) for what in COMPUTED_ONCE}
