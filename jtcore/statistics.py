@@ -36,8 +36,8 @@ def mean_interval(values: Sequence[float]) -> Interval:
     """
     if not values:
         raise ValueError("expected at least one value")
-    deviation = _deviation(values) if len(values) > 1 else inf
-    return student(float(np.mean(values)), deviation, len(values))
+    mean, deviation = _moments(values)
+    return student(mean, deviation, len(values))
 
 
 def student(mean: float, deviation: float, count: int) -> Interval:
@@ -58,16 +58,24 @@ def by_chance(values: Sequence[float]) -> float:
     """
     from scipy.special import stdtr
 
-    mean, deviation = mean_interval(values).estimate, _deviation(values) if len(values) > 1 else 0.0
-    if not deviation:
+    if not values:
+        raise ValueError("expected at least one value")
+    mean, deviation = _moments(values)
+    if deviation in (0.0, inf):
         return nan
     return float(2 * stdtr(len(values) - 1, -abs(mean) / deviation * sqrt(len(values))))
 
 
-def _deviation(values: Sequence[float]) -> float:
-    """0 where values are the same but for rounding, which is no reason to trust one less."""
-    found = float(np.std(values, ddof=1))
-    return 0.0 if found <= ROUNDING * max(map(abs, values)) else found
+def _moments(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard deviation: infinite of one value, and 0 where values are the same but for
+    rounding, which is no reason to trust one less. A tenth of what `np.std` takes for a few."""
+    found, count = np.asarray(values, np.float64), len(values)
+    mean = float(np.add.reduce(found)) / count
+    if count == 1:
+        return mean, inf
+    apart = found - mean
+    deviation = sqrt(float(np.add.reduce(apart * apart)) / (count - 1))
+    return mean, 0.0 if deviation <= ROUNDING * float(np.abs(found).max()) else deviation
 
 
 def holm(chances: Sequence[float]) -> list[float]:
