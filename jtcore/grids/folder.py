@@ -149,7 +149,9 @@ def make(
     """Make the folders of new and changed runs; what stands in their place is put aside.
 
     Each folder appears whole. The index comes first, so that whatever dies here can be continued.
+    Raises JtError where a run has changed that is being done.
     """
+    _refuse_busy(folder, dues)
     folder.mkdir(parents=True, exist_ok=True)
     write_grid(folder, declared.grid)
     for trial, one in wanted.items():
@@ -164,6 +166,16 @@ def make(
         one = wanted[each.trial]
         with new_folder(run) as aside:
             fill_folder(aside, path, settings, one.recipe, one.plugins)
+
+
+def _refuse_busy(folder: Path, dues: Sequence[Due]) -> None:
+    """Whoever does a run as it was would write into the folder of the new one."""
+    busy = [each for each in dues if each.new and state_of(folder / each.trial.folder) == "running"]
+    if busy:
+        raise JtError(
+            f"{each.trial.folder}: {each.why}, but is being done as it was; end that first"
+            for each in busy
+        )
 
 
 def replaced_folder(folder: Path) -> Path:

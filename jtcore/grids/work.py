@@ -4,7 +4,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +13,7 @@ from attrs import frozen
 from jtcore.errors import Interrupted, JtError
 from jtcore.grids.state import Kind, forget_failure, write_failure
 from jtcore.proceed import proceed_run
+from jtcore.processes import Processes, together
 from jtcore.run import Run, RunIsBusyError
 from jtcore.signals import Stop, stop_on_signals
 
@@ -28,21 +29,24 @@ class Outcome:
 
 
 def do(folder: Path, say: Callable[[str], None] = print, stop: Stop | None = None) -> Outcome:
-    """Begin or continue a run. SIGTERM and SIGINT end it at the next safe point.
+    """Begin or continue a run, with all processes that a launcher such as srun has started for it.
+    SIGTERM and SIGINT end it at the next safe point.
 
     Never raises for what a run may die of: that is told in the outcome and in the run's folder.
     """
     try:
-        if stop is None:
-            with stop_on_signals() as stop:
-                _proceed(folder, say, stop)
-        else:
-            _proceed(folder, say, stop)
+        with (
+            together() as processes,
+            stop_on_signals() if stop is None else nullcontext(stop) as stop,
+        ):
+            _proceed(folder, say, stop, processes)
     except Interrupted:
         return Outcome("interrupted")
     except RunIsBusyError as error:  # whose failure it is not
         return Outcome("failed", error.problems)
     except JtError as error:
+        if not error.problems:  # another process of the run tells them
+            return Outcome("failed")
         return failed(folder, "mistake", error.problems)
     except OSError as error:  # a full disk
         return failed(folder, "error", [str(error)])
@@ -59,15 +63,21 @@ def failed(folder: Path, kind: Kind, problems: Sequence[str]) -> Outcome:
     return Outcome("failed", tuple(problems))
 
 
-def _proceed(folder: Path, say: Callable[[str], None], stop: Stop) -> None:
+def _proceed(folder: Path, say: Callable[[str], None], stop: Stop, processes: Processes) -> None:
     """Wait for a process that is about to leave the run, and do the run."""
     began = time.monotonic()
+    run = Run(folder, say if processes.leads else _silence, quiet=True, processes=processes)
     while True:
-        stop.check()
+        if processes.alone:
+            stop.check()
         try:
-            proceed_run(Run(folder, say, quiet=True), stop, forget_failure)
+            proceed_run(run, stop, forget_failure)
             return
-        except RunIsBusyError:
-            if time.monotonic() - began > PATIENCE:
+        except RunIsBusyError:  # which one of several processes cannot wait for alone
+            if not processes.alone or time.monotonic() - began > PATIENCE:
                 raise
             time.sleep(0.2)
+
+
+def _silence(line: str) -> None:
+    pass

@@ -10,6 +10,7 @@ import pytest
 from jtcore import JtError, cli
 from jtcore.grids.grid import read_grid, take_grid, variants
 from jtcore.recipe import build_recipe
+from jtcore.run import locked
 from jtcore.statistics import mean_interval
 from jtcore.tables import read_table
 
@@ -320,3 +321,16 @@ def test_a_seed_of_a_variant_and_seeds_are_refused(table):
         variants(table | {"variant": {"full": {"seed": 3}}, "seeds": [0, 1]})
 
     assert str(caught.value) == ("variant.full.seed: the grid's seeds take its place; remove one")
+
+
+def test_a_run_that_is_being_done_is_not_replaced(ablation, jt_run, write_recipe, capsys):
+    out = jt_run(ablation)
+    (out / "full/result.json").unlink()
+    ablation["variant"]["full"] = {"stage": {"joint": {"steps": 2}}}
+    capsys.readouterr()
+
+    with locked(out / "full"):
+        assert cli.run([str(write_recipe(ablation, "run")), "--out", str(out)]) == 2
+
+    told = "full: stage.joint.steps is 2 and was 3, but is being done as it was; end that first\n"
+    assert capsys.readouterr().err == told
