@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from jtcore.errors import JtError
+from jtcore.errors import Interrupted, JtError
 from jtcore.evaluation.ledger import Ledger, key_of
 
 
@@ -80,3 +80,47 @@ def test_videos_prompts_and_seeds_have_keys_of_their_own():
         key_of("one", "a cat", 1),
     ]
     assert len(set(keys)) == 4
+
+
+def test_what_another_process_has_measured_meanwhile_is_not_asked_again():
+    mine, other = Ledger("identity", "code"), Ledger("identity", "code")
+    assert other.measure("a", lambda: {"x": 1.0})
+    assert other.measure("b", lambda: {"x": 2.0})
+
+    assert mine.measure("b", pytest.fail)
+    assert (mine.get("a"), mine.get("b")) == ({"x": 1.0}, {"x": 2.0})
+
+
+def test_what_another_process_measures_now_is_left_or_waited_for():
+    mine, other, waits = Ledger("identity", "code"), Ledger("identity", "code"), []
+
+    def ask() -> dict[str, float]:
+        assert not mine.measure("a", pytest.fail)
+        assert mine.measure("b", lambda: {"x": 2.0})
+        with pytest.raises(Interrupted):
+            mine.measure("a", pytest.fail, wait)
+        return {"x": 1.0}
+
+    def wait() -> None:
+        waits.append(None)
+        if len(waits) == 2:
+            raise Interrupted
+
+    assert other.measure("a", ask)
+    assert mine.measure("a", pytest.fail)
+    assert mine.get("a") == {"x": 1.0}
+    assert [path.suffix for path in mine.path.parent.iterdir()] == [".jsonl"]
+
+
+def test_a_line_that_was_read_before_its_end_was_written_is_read_again():
+    writer = Ledger("identity", "code")
+    writer.put("a", {"x": 1.0})
+    writer.put("b", {"x": 2.0})
+    whole = writer.path.read_bytes()
+    writer.path.write_bytes(whole[:-9])
+    reader = Ledger("identity", "code")
+    assert (reader.get("a"), reader.get("b")) == ({"x": 1.0}, None)
+
+    writer.path.write_bytes(whole)
+    assert reader.measure("b", pytest.fail)
+    assert reader.get("b") == {"x": 2.0}

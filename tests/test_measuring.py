@@ -9,6 +9,9 @@ import torch
 from attrs import frozen
 from rich.console import Console
 
+from jtcore.claims import claimed
+from jtcore.evaluation.identity import code_digest, identify
+from jtcore.evaluation.ledger import Ledger, key_of
 from jtcore.evaluation.measuring import Video, measure_all
 from jtcore.evaluation.progress import watching
 from jtcore.media import write_video
@@ -103,6 +106,48 @@ def test_a_model_is_not_loaded_for_what_is_known_already(film):
 
     assert len(loads) == 1
     assert list(again["once"].values) == list(first["once"].values[:2]) == [{"frames": 2.0}] * 2
+
+
+def test_what_another_process_measures_is_waited_for_when_all_else_is_done(film):
+    @frozen
+    class Answering:
+        """Notes what it is asked."""
+
+        def load(self, device):
+            return lambda sample: asked.append(sample.prompt) or {"one": 1.0}
+
+    asked: list[str] = []
+    metric, wanted = Component("answering", Answering()), videos(film, 3)
+    other = Ledger(identify(metric).hash, code_digest(metric))
+    first = key_of(wanted[0].sha256, wanted[0].prompt, 0)
+    held = claimed(other.path.with_name(f".{other.path.stem}-{first}.lock"))
+    assert held.__enter__()
+
+    def between() -> None:
+        if len(asked) == 2:
+            other.put(first, {"one": 7.0})
+            held.__exit__(None, None, None)
+
+    found = measure_all(wanted, {"m": metric}, CPU, between=between)
+    assert asked == ["prompt 1", "prompt 2"]
+    assert found["m"].values == [{"one": 7.0}, {"one": 1.0}, {"one": 1.0}]
+
+
+def plain(sample):
+    return {}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU's memory is looked after anyway")
+def test_circles_are_not_looked_for_in_a_function_of_a_module(film, monkeypatch):
+    @frozen
+    class Plain:
+        """Loads what is there anyway."""
+
+        def load(self, device):
+            return plain
+
+    monkeypatch.setattr(gc, "collect", pytest.fail)
+    measure_all(videos(film, 1), {"m": Component("plain", Plain())}, CPU)
 
 
 def test_metrics_are_asked_without_gradients(film):

@@ -120,7 +120,8 @@ def _bring_up_to_date(
     say(f"{shown(folder)}: {counted(declared.grid)}, {len(dues)} to be done")
     known = read_grid(folder) is not None
     for each in dues if known else ():
-        say(f"  {each.trial.folder}: {each.why}")
+        if each.why != folders.NOT_BEGUN:
+            say(f"  {each.trial.folder}: {each.why}")
     if known and any(each.new and (folder / each.trial.folder).exists() for each in dues):
         say(f"  what they replace goes to {shown(folders.replaced_folder(folder))}")
     for name in others:
@@ -147,10 +148,11 @@ def _launch(
             launcher.launch(jobs, stop)
         if not processes.leads:
             return
-        say(write_results(folder))
+        results = write_results(folder)
         if stop.asked:
             say(f"stopped; continue with: jt-run --resume {shown(folder)}")
             raise Interrupted
+        say(results)
     _conclude(folder, runs, watch, say)
 
 

@@ -21,6 +21,7 @@ from jtcore.tables import parse_toml
 
 REPLACED = ".replaced"  # ends the name of the folder beside the grid's, out of TensorBoard's sight
 MOST = 3  # changes that are told
+NOT_BEGUN = "not begun yet"
 
 
 @frozen(eq=False)
@@ -82,7 +83,7 @@ def _why(folder: Path, trial: Trial, wanted: Checked) -> tuple[str, bool] | None
     if state == "failed":
         return f"failed before: {read_failure(run).problems[0]}", False
     return {"interrupted": "to be continued", "running": "being done by another process"}.get(
-        state, "not begun yet"
+        state, NOT_BEGUN
     ), False
 
 
