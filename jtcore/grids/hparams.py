@@ -19,7 +19,7 @@ from jtcore.errors import JtError
 from jtcore.grids.axes import Label
 from jtcore.grids.contrasts import told
 from jtcore.grids.grid import INDEX, Grid
-from jtcore.grids.readings import Reading
+from jtcore.grids.readings import Reading, brief_name
 from jtcore.run import read_json
 
 if TYPE_CHECKING:
@@ -54,7 +54,9 @@ def _experiment(grid: Grid, readings: Sequence[Reading], created: float) -> Summ
         domain.update_hparam_info(axes[-1])
     names = dict.fromkeys(name for reading in readings for name in _numbers(reading))
     names = sorted(names, key=lambda name: name not in _first_of_each(names))  # which it shows
-    metrics = [summary_v2.Metric(f"{GROUP}/{name}", display_name=name) for name in names]
+    metrics = [
+        summary_v2.Metric(f"{GROUP}/{name}", display_name=brief_name(name)) for name in names
+    ]
     experiment = api_pb2.Experiment(
         hparam_infos=axes,
         metric_infos=[metric.as_proto() for metric in metrics],

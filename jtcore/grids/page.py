@@ -18,7 +18,7 @@ from jtcore.grids.effects import SURE, Effect, Effects, Statement, effects
 from jtcore.grids.grid import Grid
 from jtcore.grids.kept import Kept, keep
 from jtcore.grids.matrix import as_json, is_enlarged, matrix
-from jtcore.grids.readings import Reading
+from jtcore.grids.readings import Reading, brief_name
 from jtcore.grids.tables import base_model, counted, other_base, paired
 from jtcore.pages.curves import Curve, together
 from jtcore.pages.html import BESIDE, Cell, folded, frame, safe_json, table
@@ -49,10 +49,9 @@ class Shown:
         return list(dict.fromkeys(name for each in self.readings for name in each.measures))
 
     def headed(self, name: str) -> str:
-        """With which way is better; "steadiness" says as much as "steadiness.steadiness"."""
-        metric, _, value = name.partition(".")
+        """With which way is better."""
         better = next((r.better[name] for r in self.readings if name in r.better), None)
-        return (metric if metric == value else name) + ARROWS[better]
+        return brief_name(name) + ARROWS[better]
 
 
 def write_page(shown: Shown) -> None:

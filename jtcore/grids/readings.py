@@ -49,6 +49,12 @@ class Reading:
         }
 
 
+def brief_name(name: str) -> str:
+    """ "steadiness" says as much as "steadiness.steadiness"."""
+    metric, _, value = name.partition(".")
+    return metric if metric == value else name
+
+
 def read_runs(folder: Path, grid: Grid) -> list[Reading]:
     """Every run of a grid, in order. One whose files are damaged has failed."""
     return [_read_run(folder / trial.folder, trial) for trial in grid.trials]

@@ -1,8 +1,10 @@
 """What a grid ends in: `grid.csv`, `grid.md`, `grid.html`, and what TensorBoard shows of it."""
 
 import fcntl
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from math import inf
 from pathlib import Path
 
 from jtcore.errors import JtError
@@ -13,6 +15,8 @@ from jtcore.grids.hparams import write_hparams
 from jtcore.grids.page import Shown, write_page
 from jtcore.grids.readings import read_runs
 from jtcore.grids.tables import brief, csv_text, markdown
+
+EVERY = 60.0  # s
 
 
 def write_results(folder: Path) -> str:
@@ -34,6 +38,18 @@ def write_results(folder: Path) -> str:
         write_hparams(folder, grid, readings, text)
         write_page(Shown(folder, grid, readings, effects, said))
     return brief(grid, readings, said)
+
+
+def refresh_results(folder: Path) -> None:
+    """Write results while runs go on, unless that was done within the last minute: it takes about a
+    second of a grid of 135 runs. What hinders it is told where results are written in the end."""
+    try:
+        age = time.time() - (folder / "grid.csv").stat().st_mtime
+    except FileNotFoundError:
+        age = inf
+    if not 0 <= age < EVERY:
+        with suppress(OSError, JtError):
+            write_results(folder)
 
 
 @contextmanager

@@ -1,6 +1,10 @@
 """The tables of a grid say what its runs have measured, and compare what is alike in all else."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +13,7 @@ from grid_folders import draw_grid, fail, finish, write_json
 from scipy import stats
 
 from jtcore.errors import JtError
-from jtcore.grids.results import write_results
+from jtcore.grids.results import EVERY, refresh_results, write_results
 
 VALUES = {  # by variant and seed; one run has not come to its end
     ("full", 0): 0.5,
@@ -276,3 +280,41 @@ def test_numbers_that_are_none_stay_so(folder):
     assert json.loads((folder / "full-0/metrics.json").read_text())
 
     assert told(folder, "variant", "Mean")["full"]["m.value"] == "nan (n=3)"
+
+
+def test_while_runs_go_on_results_are_written_once_a_minute_at_most(folder):
+    refresh_results(folder)
+    tables = [folder / "grid.csv", folder / "grid.html"]
+    before = [path.read_bytes() for path in tables]
+    finish(folder / "full-0", {"m.value": 4.0})
+    refresh_results(folder)
+    assert [path.read_bytes() for path in tables] == before
+
+    a_minute_ago = time.time() - EVERY
+    os.utime(tables[0], (a_minute_ago, a_minute_ago))
+    refresh_results(folder)
+    assert ",4.0\n" in tables[0].read_text()
+
+
+def test_what_hinders_results_while_runs_go_on_ends_nothing(folder):
+    (folder / "grid.md").mkdir()
+
+    refresh_results(folder)
+    with pytest.raises(OSError):
+        write_results(folder)
+
+
+def test_processes_that_write_results_at_once_leave_whole_ones(folder):
+    command = "import sys, pathlib; from jtcore.grids import results;"
+    command += "print(results.write_results(pathlib.Path(sys.argv[1])))"
+    both = [
+        subprocess.Popen([sys.executable, "-c", command, folder], stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    said = [each.communicate()[0].decode() for each in both]
+
+    assert [each.returncode for each in both] == [0, 0]
+    assert said[0] == said[1] == write_results(folder) + "\n"
+    assert not list(folder.rglob("*.partial"))
+    events = list(folder.rglob("*tfevents*"))
+    assert len(events) == len({path.parent for path in events}) == 1 + len(VALUES)
