@@ -115,3 +115,5 @@ def _costs(folder: Path) -> Iterator[tuple[str, float]]:
     result = read_json(folder / "result.json") or {}
     if SECONDS in result:
         yield SECONDS, result[SECONDS]
+    for where, count in result.get("peak_bytes", {}).items():
+        yield f"{where} GiB", round(count / 2**30, 3)
