@@ -73,7 +73,7 @@ def write_page(shown: Shown) -> None:
 
 def _body(shown: Shown, videos: str | None, kept: Mapping[str, Kept]) -> Iterator[str]:
     yield f"<h1>{escape(shown.grid.title)}</h1>"
-    yield f"<p>{escape(counted(shown.readings))} {escape(shown.grid.file)}</p>"
+    yield f"<p>{escape(counted(shown.readings))} {escape(Path(shown.grid.file).name)}</p>"
     curves = {run: each.curves for run, each in kept.items()}
     yield from _links(shown, videos is not None, any(curves.values()))
     yield from _failures(shown.readings)

@@ -57,6 +57,8 @@ def folder(tmp_path_factory) -> Path:
             for step in range(5):
                 writer.add_scalar("stage.joint/losses.motion", 1 / (step + 1), step)
                 writer.add_scalar("stage.joint/lr", 0.1, step)
+    better = {"metrics": {"m": {"better": "higher"}}, "summary": {}}
+    write_json(folder / "full-c-0/evaluation/evaluation.json", better)
     write_results(folder)
     return folder
 
@@ -156,6 +158,11 @@ def test_differences_are_to_the_level_that_is_chosen(page):
     page.locator(".reference").first.select_option("no <b>")
     assert "+0.25 all 2" in difference(page, "full")
     assert page.locator(".compared").first.locator(".against:visible").count() == 1
+
+
+def test_which_way_is_better_is_told(page):
+    heads = page.locator("table").first.locator("th").all_text_contents()
+    assert heads[:3] == ["variant", "m.value ↑", "a_metric_of_a_long_name.0"]
 
 
 def test_what_failed_is_told_with_why(page):
