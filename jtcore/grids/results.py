@@ -12,8 +12,9 @@ from jtcore.files import write_text
 from jtcore.grids.effects import all_effects, statements
 from jtcore.grids.grid import read_grid
 from jtcore.grids.hparams import write_hparams
-from jtcore.grids.page import Shown, write_page
+from jtcore.grids.page import write_page
 from jtcore.grids.readings import read_runs
+from jtcore.grids.shown import Shown
 from jtcore.grids.tables import brief, csv_text, markdown
 
 EVERY = 60.0  # s
