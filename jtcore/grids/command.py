@@ -15,7 +15,7 @@ from jtcore.grids import folder as folders
 from jtcore.grids.folder import Checked, check_trials
 from jtcore.grids.grid import Declared, Grid, Trial, read_grid
 from jtcore.grids.jobs import Jobs, Launcher
-from jtcore.grids.results import write_results
+from jtcore.grids.results import refresh_results, write_results
 from jtcore.grids.state import read_failure, state_of
 from jtcore.grids.work import Outcome
 from jtcore.plugins import Plugins, load_plugins
@@ -199,6 +199,7 @@ class _Watch:
             count = f"[{self.done + len(self.ends)}/{self.total}]"
             why = f": {outcome.problems[0]}" if outcome.problems else ""
             self.say(f"{count} {run.name} {outcome.state}{why}")
+        refresh_results(self.folder)
 
 
 def _launcher(grid: Grid, plugins: Plugins, processes: Processes) -> Launcher:
