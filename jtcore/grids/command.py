@@ -12,7 +12,7 @@ from attrs import field, frozen
 from jtcore.check import described
 from jtcore.errors import Interrupted, JtError
 from jtcore.grids import folder as folders
-from jtcore.grids.folder import Checked, check_trials
+from jtcore.grids.folder import Checked, check_trials, place_of
 from jtcore.grids.grid import Declared, Grid, Trial, read_grid
 from jtcore.grids.jobs import Jobs, Launcher
 from jtcore.grids.results import refresh_results, write_results
@@ -41,7 +41,7 @@ def check_grid(declared: Declared) -> str:
         print(f"broken plugin {broken.name}: {broken.error}")
     for name, trials in declared.groups.items():
         for line in described(wanted[trials[0]].recipe):
-            print(f"{_place(name, trials[0])}: {line}")
+            print(f"{place_of(name, trials[0])}: {line}")
     return counted(declared.grid)
 
 
@@ -229,7 +229,3 @@ def _launcher_problems(declared: Declared) -> tuple[str, ...]:
 
 def _plugins(wanted: Mapping[Trial, Checked]) -> Plugins:
     return next(each.plugins for each in wanted.values() if each.plugins)
-
-
-def _place(name: str, trial: Trial) -> str:
-    return f"variant.{name}" if name == trial.variant else name
