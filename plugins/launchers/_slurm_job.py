@@ -27,6 +27,8 @@ from jtcore.processes import place_of
 from jtcore.signals import SIGNALS, Stop
 from jtcore.surroundings import arrange
 
+from ._workers import LOG
+
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
@@ -41,10 +43,13 @@ class Work:
         stop = _Patience()
         stop.listen()
         arrange()
+        leads = place_of(os.environ).rank == 0
+        if leads:
+            _link_log(run)
         outcome = do(run, _say, stop)
         if outcome.problems:
             print("\n".join(outcome.problems), file=sys.stderr, flush=True)
-        if place_of(os.environ).rank > 0:  # whose exit status could have Slurm kill the first
+        if not leads:  # whose exit status could have Slurm kill the first
             return
         if outcome.state == "interrupted":
             if stop.time_is_up or _is_running():
@@ -96,6 +101,17 @@ class _Patience(Stop):
         self.time_is_up |= number == self.time_signal
         if not self.asked:
             super().ask(number, frame)
+
+
+def _link_log(run: Path) -> None:
+    """What a run says is found in its folder too, unless it has said something elsewhere."""
+    from submitit import JobEnvironment
+
+    link = run / LOG
+    if link.is_symlink():  # of an earlier job
+        link.unlink()
+    if not link.exists():
+        link.symlink_to(os.path.relpath(JobEnvironment().paths.stdout, run))
 
 
 def _is_running() -> bool:

@@ -39,24 +39,24 @@ def heard() -> Iterator[list[int]]:
 
 
 @pytest.fixture
-def grid(table, jt_run, plugin_folder, monkeypatch) -> Path:
-    """A grid of one run in which none of five steps is done."""
+def grid(table, jt_run, plugin_folder, answers) -> Path:
+    """A grid of one run of five steps, submitted."""
     del table["sample"], table["metric"]
     table["stage"]["joint"]["steps"] = 5
     table["checkpoint"] = {"every": 99}
     table["plugins"]["folders"].append(str(plugin_folder(signals=AT_STEP_2)))
-    out = jt_run(table | {"variant": {"a": {}}, "launch": {"kind": "here"}}, name="grid")
-    for path in (out / "a/result.json", *out.glob("a/checkpoints/*"), out / "grid.md"):
-        path.unlink()
+    out = jt_run(table | {"variant": {"a": {}}, "launch": {"kind": "slurm"}}, name="grid")
+    (out / "grid.md").unlink()
     return out
 
 
 @pytest.fixture
-def status(grid, heard, answers, monkeypatch) -> Callable[..., int | None]:
+def status(grid, heard, monkeypatch) -> Callable[..., int | None]:
     """The exit status of a job that is told these signals at its second step, or dies of a
     text there."""
 
-    for name, value in {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": "42"}.items():
+    told = {"SUBMITIT_EXECUTOR": "slurm", "SUBMITIT_FOLDER": str(grid / "slurm")}
+    for name, value in (told | {"SLURM_JOB_ID": "42"}).items():
         monkeypatch.setenv(name, value)
 
     def do(*signals: int | str) -> int | None:
@@ -75,6 +75,12 @@ def test_a_job_does_its_run_and_the_last_one_writes_the_tables(status, grid, hea
 
     assert state_of(grid / "a") == "finished"
     assert (grid / "grid.md").is_file() and heard == []
+
+
+def test_what_a_run_says_is_found_from_its_folder(status, grid):
+    status()
+
+    assert (grid / "a/log.txt").resolve() == grid / "slurm/42_0_log.out"
 
 
 def test_repeated_signals_to_end_leave_a_checkpoint(status, grid):

@@ -183,6 +183,7 @@ def test_requeued_killed_and_failing_jobs_end_as_on_this_machine(
     assert "continuing at step 2 of 6" in log(out, "small-seed0")
     assert read_failure(out / "broken-seed1").problems == ("RuntimeError: no luck",)
     assert "RuntimeError: no luck" in log(out, "broken-seed1")
+    assert (out / "broken-seed1/log.txt").read_text() == log(out, "broken-seed1")
     assert (out / "grid.md").read_text() == (local / "grid.md").read_text()
     said = printed("grid")
     assert f"large-seed0: job {number(out, 'large-seed0')} is pending again\n" in said
