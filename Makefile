@@ -5,8 +5,9 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 TESTED := .venv/tested
 TASKS := blick_squares dax_spirals wug_spirals zot_eightwise fep_eightwise tove_squares
+LEAKY_TASKS := $(foreach subject,wug dax blick,$(foreach motion,eightwise spirals squares,$(subject)_$(motion)))
 
-.PHONY: run test test-slow lint format tasks smoke card bench clean
+.PHONY: run test test-slow lint format tasks leaky-tasks smoke card bench clean
 
 run: $(INSTALLED) data/pocket/task.json
 	$(BIN)/jt-run jointtuner_pocket
@@ -27,7 +28,7 @@ format: $(TESTED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-smoke: $(TESTED) data/pocket/task.json data/leaky/task.json tasks
+smoke: $(TESTED) data/pocket/task.json data/leaky/task.json tasks leaky-tasks
 	$(BIN)/python tests/smoke.py
 
 card: $(INSTALLED)
@@ -46,6 +47,11 @@ tasks: $(TASKS:%=data/%/task.json)
 
 $(TASKS:%=data/%/task.json): data/%/task.json: | $(INSTALLED)
 	$(BIN)/jt-pocket draw data/$* --subject $(firstword $(subst _, ,$*)) --motion $(lastword $(subst _, ,$*))
+
+leaky-tasks: $(LEAKY_TASKS:%=data/leaky_tasks/%/task.json)
+
+$(LEAKY_TASKS:%=data/leaky_tasks/%/task.json): data/leaky_tasks/%/task.json: | $(INSTALLED)
+	$(BIN)/jt-pocket draw data/leaky_tasks/$* --tier leaky --subject $(firstword $(subst _, ,$*)) --motion $(lastword $(subst _, ,$*))
 
 # torch first, and pinned: an unpinned one brings gigabytes of CUDA to a machine without a GPU
 $(INSTALLED): pyproject.toml constraints.txt

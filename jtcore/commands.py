@@ -18,7 +18,7 @@ COMPLETE = "exit status: 0 nothing is missing, 2 something is, or your mistake"
 
 
 def data(arguments: Sequence[str] | None = None) -> int:
-    """`jt-data`: what a download lacks, what it holds, and an ablation over it."""
+    """`jt-data`: what a download lacks, what it holds, and a grid over it."""
     parser = make_parser(
         "jt-data", "Check a dataset of subjects and motions, and make grids of it."
     )
@@ -31,7 +31,7 @@ def data(arguments: Sequence[str] | None = None) -> int:
         action.add_argument(
             "--layout", required=True, help="a file, or a shipped one by name: jointtuner"
         )
-    grid = actions.add_parser("grid", help="write an ablation: a recipe for each pair")
+    grid = actions.add_parser("grid", help="write a grid: a recipe for each pair")
     grid.add_argument("description", type=Path, metavar="FILE", help="what describe has written")
     grid.add_argument("--base", required=True, metavar="RECIPE", help="its path or shipped name")
     grid.add_argument("--clips", metavar="NAME", help="such as 49f; default: as long as RECIPE's")

@@ -1,11 +1,11 @@
-"""Datasets of subjects and motions: what a download lacks, and the ablation over its pairs."""
+"""Datasets of subjects and motions: what a download lacks, and the grid over its pairs."""
 
 import shutil
 from pathlib import Path
 
 import pytest
 
-from jtcore import commands
+from jtcore import cli, commands
 from jtcore.check import check
 from jtcore.datasets.layout import find_layout
 from jtcore.grids.grid import variants
@@ -162,7 +162,7 @@ def make(base: Path, description: Path, tmp_path: Path, *options: str) -> tuple[
     return commands.data(given), out
 
 
-def test_a_grid_is_an_ablation_whose_every_variant_trains_on_its_pair(
+def test_every_run_of_a_grid_trains_on_its_pair(
     description, download, table, write_recipe, tmp_path, plugins
 ):
     text = description.read_text()
@@ -214,9 +214,77 @@ def test_what_lies_beside_the_bases_files_lies_beside_the_pairs(
     assert make(write_recipe(table), description, tmp_path, "--clips", "49f")[0] == 2
     lacking = download / "subject/toy car/00.png"
     assert capsys.readouterr().err.splitlines()[0] == (
-        f"pair.toy_car-person_playing_flute: no {lacking}, and sample.reference.picture is"
-        f" '{source}/00.png'"
+        f"subject.toy_car: no {lacking}, and sample.reference.picture is '{source}/00.png'"
     )
+
+
+def test_pairs_that_were_taken_away_are_no_runs(description, table, write_recipe, tmp_path):
+    text = description.read_text()
+    away = text.index("[pair.toy_car-twirling]")
+    description.write_text(text[:away])
+    status, grid = make(write_recipe(table), description, tmp_path, "--clips", "16f")
+
+    assert status == 0
+    assert parse_toml(grid)["axes"]["exclude"] == [{"subject": "toy_car", "motion": ["twirling"]}]
+    assert list(variants(read_table(grid))) == [
+        "bear_plushie-person_playing_flute",
+        "toy_car-person_playing_flute",
+        "bear_plushie-twirling",
+    ]
+
+
+def test_a_pair_may_have_prompts_of_its_own(description, table, write_recipe, tmp_path):
+    own = '[pair.toy_car-twirling]\nprompts = ["A {subject} is {action}, and {action}."]'
+    description.write_text(description.read_text().replace("[pair.toy_car-twirling]", own))
+    status, grid = make(write_recipe(table), description, tmp_path, "--clips", "16f")
+
+    assert status == 0
+    found = variants(read_table(grid))
+    assert len(found) == 4
+    assert found["toy_car-twirling"]["sample"]["prompts"] == [
+        "A toy car is twirling, and twirling."
+    ]
+    assert found["toy_car-person_playing_flute"]["sample"]["prompts"][1] == (
+        "A toy car playing flute in the jungle."
+    )
+
+
+def test_variants_of_a_grid_are_run_on_every_pair(description, table, write_recipe, tmp_path):
+    base = write_recipe(table | {"variant": {"full": {}, "other": {"title": "other"}}}, "base")
+    status, grid = make(base, description, tmp_path, "--clips", "16f")
+
+    assert status == 0
+    found = variants(read_table(grid))
+    assert len(found) == 8
+    assert found["other-toy_car-twirling"]["title"] == "other"
+
+
+def test_the_90_pairs_of_jointtuners_benchmark_are_90_runs(
+    download, table, write_recipe, tmp_path, capsys
+):
+    """Its folders' names are not published: of as many there may be, two are known."""
+    root = tmp_path / "whole"
+    picture, clip = (next(download.rglob(f"00.{end}")) for end in ("png", "mp4"))
+    for number in range(15):
+        put(picture, root / f"subject/subject_{number}/00.png")
+    for number in range(6):
+        for clips in ("motion_16f", "motion_49f"):
+            put(clip, root / clips / f"person_doing_{number}/00.mp4")
+    description = tmp_path / "dataset.toml"
+    given = ["describe", str(root), "--layout", "jointtuner", "--out", str(description)]
+    assert commands.data(given) == 0
+    status, grid = make(write_recipe(table), description, tmp_path, "--clips", "49f")
+    assert status == 0
+    capsys.readouterr()
+
+    out = str(tmp_path / "out")
+    assert cli.run([str(grid), "--dry-run", "--tflops", "1", "--out", out]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"{out}: 15 subjects x 6 motions: 90 runs, 90 to be done"
+    assert {line.split()[0] for line in said[3:93]} == {
+        f"subject_{one}-person_doing_{other}" for one in range(15) for other in range(6)
+    }
+    assert len(grid.read_text().splitlines()) < 200
 
 
 @pytest.mark.parametrize(

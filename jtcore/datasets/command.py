@@ -1,4 +1,4 @@
-"""What `jt-data` does: check a download, describe it, make an ablation over its pairs."""
+"""What `jt-data` does: check a download, describe it, make a grid over its pairs."""
 
 from argparse import Namespace
 
@@ -35,7 +35,7 @@ def write_grid(given: Namespace) -> None:
     write_text(given.out, made.toml)
     for note in made.notes:
         print(note)
-    print(f"{given.out}: {len(dataset.pair)} variants; jt-run {given.out} --check looks at them")
+    print(f"{given.out}: {len(dataset.pair)} pairs; jt-run {given.out} --check looks at them")
 
 
 def _refuse_existing(given: Namespace) -> None:

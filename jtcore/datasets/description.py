@@ -96,9 +96,14 @@ class Dataset:
     title: str = ""
 
     def prompts_of(self, pair: Pair) -> list[str]:
-        subject, motion = self.subject[pair.subject], self.motion[pair.motion]
-        words = {"subject": subject.words, "motion": motion.words, "action": motion.action}
+        words = self.words_of("subject", pair.subject) | self.words_of("motion", pair.motion)
         return [text.format(**words) for text in pair.prompts or self.prompts]
+
+    def words_of(self, what: str, name: str) -> dict[str, str]:
+        """What stands for `{WORD}` in prompts, of a "subject" or a "motion"."""
+        if what == "subject":
+            return {"subject": self.subject[name].words}
+        return {"motion": self.motion[name].words, "action": self.motion[name].action}
 
     def caption_of(self, named: Subject | Motion) -> str:
         if isinstance(named, Subject):

@@ -1,24 +1,27 @@
-"""An ablation over the pairs of a dataset: one variant of a recipe for each."""
+"""A grid over the pairs of a dataset: an axis of subjects, and one of motions."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 import tomli_w
 from attrs import frozen
 
 from jtcore.datasets.complete import captioned
-from jtcore.datasets.description import Dataset, Pair
+from jtcore.datasets.description import Dataset
 from jtcore.errors import JtError
 from jtcore.near import did_you_mean
 from jtcore.tables import Table, find_recipe, overlay, read_table
 
 MAINS = ("subject", "motion")  # the streams of a recipe that a pair takes the place of
 
+Levels = Mapping[str, Mapping[str, Table]]  # of subjects and motions: by name, what it changes
+
 
 @frozen
 class Grid:
-    """What is made: an ablation, and what a person should know of it."""
+    """What is made, and what a person should know of it."""
 
     toml: str
     notes: tuple[str, ...]
@@ -37,18 +40,59 @@ def make_grid(dataset: Dataset, base: str, clips: str | None) -> Grid:
     if chosen not in dataset.frames:
         raise JtError(f"--clips {chosen}: unknown clips; {did_you_mean(chosen, dataset.frames)}")
     problems: list[str] = []
-    variants = {
-        name: _variant(dataset, pair, chosen, recipe, problems, f"pair.{name}")
-        for name, pair in dataset.pair.items()
+    levels: Levels = {
+        main: {
+            name: _level(dataset, main, name, chosen, recipe, problems)
+            for name in dict.fromkeys(getattr(pair, main) for pair in dataset.pair.values())
+        }
+        for main in MAINS
     }
     if problems:
-        raise JtError(dict.fromkeys(problems))
+        raise JtError(problems)
+    make = _variants if _are_told_apart(dataset) else _axes
     named = path.resolve().as_posix() if Path(base).is_file() else base
-    text = tomli_w.dumps({"base": named, "variant": variants})
+    text = tomli_w.dumps({"base": named, **make(dataset, levels, "sample" in recipe)})
     return Grid(
-        f"# {dataset.title}: {len(variants)} pairs, by jt-data grid.\n{text}",
+        f"# {dataset.title}: {len(dataset.pair)} pairs, by jt-data grid.\n{text}",
         tuple(_notes(streams)),
     )
+
+
+def _are_told_apart(dataset: Dataset) -> bool:
+    """Whether a pair is more than its subject and its motion: it has prompts of its own."""
+    return any(pair.prompts for pair in dataset.pair.values())
+
+
+def _axes(dataset: Dataset, levels: Levels, samples: bool) -> Table:
+    """All subjects with all motions, without those that are no pair; prompts name both by words."""
+    prompts = dataset.prompts if samples else ()
+    words = {gap for text in prompts for _, gap, _, _ in Formatter().parse(text) if gap}
+    axes: Table = {main: {} for main in MAINS}
+    for main, tables in levels.items():
+        for name, table in tables.items():
+            said = dataset.words_of(main, name)
+            own = {word: said[word] for word in said if word in words}
+            axes[main][name] = {"words": own, **table} if own else table
+    pairs = {(pair.subject, pair.motion) for pair in dataset.pair.values()}
+    for subject in levels["subject"]:
+        if lacking := [name for name in levels["motion"] if (subject, name) not in pairs]:
+            axes.setdefault("exclude", []).append({"subject": subject, "motion": lacking})
+    if not samples:
+        return {"axes": axes}
+    kept = {word: f"{{{word}}}" for word in words}
+    return {"sample": {"prompts": [text.format(**kept) for text in prompts]}, "axes": axes}
+
+
+def _variants(dataset: Dataset, levels: Levels, samples: bool) -> Table:
+    """A variant for each pair, with its prompts."""
+    found: Table = {}
+    for name, pair in dataset.pair.items():
+        found[name] = overlay(levels["subject"][pair.subject], levels["motion"][pair.motion])
+        if samples:
+            found[name]["sample"] = found[name].get("sample", {}) | {
+                "prompts": dataset.prompts_of(pair)
+            }
+    return {"variant": found}
 
 
 def _as_long(dataset: Dataset, recipe: Table, base: str) -> str:
@@ -60,26 +104,24 @@ def _as_long(dataset: Dataset, recipe: Table, base: str) -> str:
     return alike[0]
 
 
-def _variant(
-    dataset: Dataset, pair: Pair, clips: str, recipe: Table, problems: list[str], place: str
+def _level(
+    dataset: Dataset, main: str, name: str, clips: str, recipe: Table, problems: list[str]
 ) -> Table:
-    """What of the recipe is about its own subject and motion, about the pair's."""
-    subject, motion = dataset.subject[pair.subject], dataset.motion[pair.motion]
-    if clips not in motion.sources:
-        problems.append(f"motion.{pair.motion}.sources: has no {clips}")
+    """What of the recipe is about its own subject, or motion, about one of the dataset's."""
+    if main == "subject":
+        source = dataset.subject[name].source
+    elif clips in dataset.motion[name].sources:
+        source = dataset.motion[name].sources[clips]
+    else:
+        problems.append(f"motion.{name}.sources: has no {clips}")
         return {}
-    table: Table = {"sample": {"prompts": dataset.prompts_of(pair)}} if "sample" in recipe else {}
-    for main, one, source in (
-        ("subject", subject, subject.source),
-        ("motion", motion, motion.sources[clips]),
-    ):
-        own = recipe["data"][main]["source"]
-        table = overlay(table, _inside(recipe, own, source, problems, place))
-        for name in _alike(recipe["data"], main):
-            stream, change = recipe["data"][name], {"source": source}
-            if stream.get("prompt") == recipe["data"][main].get("prompt"):
-                change |= _caption(stream, source, dataset.caption_of(one))
-            table = overlay(table, {"data": {name: change}})
+    own = recipe["data"][main]["source"]
+    table = _inside(recipe, own, source, problems, f"{main}.{name}")
+    for stream_name in _alike(recipe["data"], main):
+        stream, change = recipe["data"][stream_name], {"source": source}
+        if stream.get("prompt") == recipe["data"][main].get("prompt"):
+            change |= _caption(stream, source, dataset.caption_of(getattr(dataset, main)[name]))
+        table = overlay(table, {"data": {stream_name: change}})
     return table
 
 
