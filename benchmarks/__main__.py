@@ -9,7 +9,7 @@ What takes longer, a GPU, or runs of one's own is a command of its own (python -
     benchmarks.planner_error        what `jt-plan` predicts, against what is needed
     benchmarks.low_bit_error        what a base in few bits changes
     benchmarks.optimizer_error      what Adam in 8 bits changes
-    benchmarks.equal_time           steps of an ablation's variants that take as long as one's
+    benchmarks.equal_time           steps of a grid's variants that take as long as one's
     benchmarks.grid                 27 runs as a grid, beside the same runs one after another
     benchmarks.metric_agreement     general metrics against the truth of pocket
     benchmarks.smoothness           what motion smoothness says of clips made wrong in known ways

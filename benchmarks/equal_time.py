@@ -1,4 +1,4 @@
-"""How many steps each variant of an ablation trains in the time that one of them takes.
+"""How many steps each variant of a grid trains in the time that one of them takes.
 
     python -m benchmarks.equal_time ablations/methods_pocket.toml --like jointtuner
 

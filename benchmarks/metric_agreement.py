@@ -8,8 +8,8 @@ asked for. So what metrics say that need no such truth can be held against it.
     python -m benchmarks.metric_agreement runs/methods --out benchmarks/results
 
 A correlation answers one of three questions: which *videos* are better, whatever they show; which
-is better of those of *one prompt* and seed, from different runs; and which *variant* of an ablation
-is better on the average. Intervals are of a bootstrap that draws whole variants, for videos of one
+is better of those of *one prompt* and seed, from different runs; and which *variant* of a grid is
+better on the average. Intervals are of a bootstrap that draws whole variants, for videos of one
 are alike.
 """
 
@@ -25,12 +25,13 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from benchmarks.report import report
-from jtcore import ablation
 from jtcore.errors import JtError
 from jtcore.evaluation.measuring import Video, measure_all
 from jtcore.evaluation.progress import watching
 from jtcore.evaluation.references import References, filled
 from jtcore.evaluation.suites import build_suite, read_suite
+from jtcore.grids.axes import SEED as TRAINING_SEED
+from jtcore.grids.grid import read_grid, run_folders
 from jtcore.plugins import load_plugins
 from jtcore.run import read_json
 
@@ -111,9 +112,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def read_videos(folders: Sequence[Path]) -> Videos:
-    """What the customised models of finished runs made, of runs or ablations. Raises JtError."""
+    """What the customised models of finished runs made, of runs or grids. Raises JtError."""
     files, variants, truths = [], [], []
-    for run in (run for named in folders for run in ablation.run_folders(named) or [named]):
+    for run in (run for named in folders for run in run_folders(named) or [named]):
         results, variant = read_json(run / "metrics.json"), _variant(run)
         if results is None:
             raise JtError(f"{run}: is no finished run")
@@ -129,10 +130,14 @@ def read_videos(folders: Sequence[Path]) -> Videos:
 
 
 def _variant(run: Path) -> str:
-    """What a run is of the ablation that it lies in; of none, a variant of its own."""
+    """What a run is of the grid that it lies in, whatever its seed; of none, one of its own."""
     above = run.absolute().parent
-    named = {trial.folder: trial.variant for trial in ablation.read_trials(above)}
-    return f"{above.name}/{named[run.name]}" if run.name in named else str(run)
+    grid = read_grid(above)
+    for trial in grid.trials if grid else ():
+        if trial.folder == run.name:
+            levels = (str(v) for axis, v in trial.point.items() if axis != TRAINING_SEED)
+            return "/".join([above.name, *levels])
+    return str(run)
 
 
 def measured(
@@ -276,7 +281,7 @@ def _shown(found: Agreement) -> str:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.metric_agreement")
-    parser.add_argument("runs", nargs="+", type=Path, help="finished runs on pocket, or ablations")
+    parser.add_argument("runs", nargs="+", type=Path, help="finished runs on pocket, or grids")
     parser.add_argument("--subject", default="data/pocket/subject", help="default: %(default)s")
     parser.add_argument("--motion", default="data/pocket/motion", help="default: %(default)s")
     parser.add_argument("--resamples", type=int, default=1000, help="default: %(default)s")

@@ -204,7 +204,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
         "jt-eval", "Measure the videos of runs, or of any folder, and compare models.", MEASURED
     )
     parser.add_argument(
-        "runs", nargs="*", type=Path, metavar="RUN_DIR", help="finished runs, or ablations of them"
+        "runs", nargs="*", type=Path, metavar="RUN_DIR", help="finished runs, or grids of them"
     )
     parser.add_argument(
         "--videos", type=Path, metavar="DIR", help="a folder of videos, or of a folder per model"

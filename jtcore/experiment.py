@@ -25,6 +25,7 @@ from jtcore.evaluation.command import evaluate_run
 from jtcore.evaluation.references import metrics_of
 from jtcore.inversion import load_reference
 from jtcore.model import Model, load_model
+from jtcore.peaks import forget_peaks, peaks
 from jtcore.plugins import Plugins
 from jtcore.previews import Previews
 from jtcore.reading import replaced_words
@@ -60,10 +61,11 @@ def conduct(recipe: Recipe, run: Run, plugins: Plugins, stop: Stop) -> None:
     with _observed(run, recipe, plugins):
         plugins.hook.jt_run_started(run=run, recipe=recipe)
         try:
-            began = perf_counter()
+            began, host = perf_counter(), forget_peaks()
             _conduct(recipe, run, plugins, stop)
             write_report(run, recipe)
-            run.write_json("result.json", {"seconds": round(perf_counter() - began, 3)})
+            seconds = round(perf_counter() - began, 3)
+            run.write_json("result.json", {"seconds": seconds, "peak_bytes": peaks(host)})
         except BaseException as caught:
             error = caught
             raise

@@ -22,10 +22,15 @@ from jtcore.tables import Table, parse_toml
 
 def checked(table: Table) -> tuple[Recipe, Plugins]:
     """A recipe, wholly checked, and the plugins that it was built with. Raises JtError."""
-    plugins = load_plugins(plugin_folders(table))
-    recipe = _with_absolute_folders(build_recipe(table, plugins))
+    recipe, plugins = built(table)
     check(recipe)
     return recipe, plugins
+
+
+def built(table: Table) -> tuple[Recipe, Plugins]:
+    """The same of a recipe whose weights and data need not be there. Raises JtError."""
+    plugins = load_plugins(plugin_folders(table))
+    return _with_absolute_folders(build_recipe(table, plugins)), plugins
 
 
 def proceed_run(run: Run, stop: Stop, begins: Callable[[Path], None] | None = None) -> None:

@@ -531,6 +531,22 @@ def test_a_suite_may_take_the_place_of_a_runs_own_metrics(table, jt_run, jt_eval
     assert (run / "metrics.json").read_bytes() == own
 
 
+def test_of_a_grid_what_is_finished_is_measured_and_its_tables_have_it(
+    table, jt_run, jt_eval, suite
+):
+    grid = jt_run(table | {"variant": {"one": {}, "two": {}}, "launch": {"kind": "here"}})
+    (grid / "two/result.json").unlink()
+
+    status, out, err = jt_eval(grid, "--suite", suite(compared={"kind": "compared"}))
+
+    assert status == 0, err
+    rows = list(csv.DictReader((grid / "grid.csv").read_text().splitlines()))
+    assert [row["compared.pictures"] for row in rows] == ["2.0", ""]
+    assert str(grid / "grid.html") in out
+    (grid / "one/result.json").unlink()
+    assert jt_eval(grid)[2] == f"{grid}: no run of this grid is finished\n"
+
+
 @pytest.mark.parametrize("kind", ["nothing", "unfinished", "without", "twice"])
 def test_what_is_no_finished_run_is_told(table, jt_run, jt_eval, tmp_path, kind):
     run = tmp_path / "run"

@@ -73,8 +73,8 @@ def test_the_customised_model_does_what_the_base_does_not(ablation, part):
 
 
 def test_every_seed_and_every_held_out_stream_is_looked_at(ablation):
-    runs = json.loads((ablation / "ablation.json").read_text())["runs"]
-    assert [run["seed"] for run in runs] == list(SEEDS)
+    runs = json.loads((ablation / "grid.json").read_text())["runs"]
+    assert [run["point"]["seed"] for run in runs] == list(SEEDS)
     for seed in SEEDS:
         metrics = json.loads((ablation / f"full-seed{seed}/metrics.json").read_text())
         assert tuple(metrics["validation"]) == HELD_OUT

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from grid_folders import draw_grid, write_json
 from scipy.stats import kendalltau, spearmanr
 
 from benchmarks import metric_agreement
@@ -116,3 +117,16 @@ def test_runs_are_measured_and_told_in_tables(data, jt_run, tmp_path, capsys):
     assert one["count"] == len(samples) == 6
     assert -1 <= one["low"] <= one["high"] <= 1
     assert found["videos, Spearman"]["temporal_flickering/success"]["estimate"] is None
+
+
+def test_a_variant_is_all_that_a_grid_varies_but_the_seed(tmp_path):
+    axes = {"variant": ["a"], "lr": [1, 2], "seed": [0, 1]}
+    grid = draw_grid(tmp_path / "grid", axes, lambda point: None)
+    for run in grid.glob("a-*"):
+        sample = {"file": "x.mp4", "model": "adapted", "prompt": "p", "seed": 0, "metrics": {}}
+        write_json(run / "metrics.json", {"samples": [sample]})
+
+    assert metric_agreement.read_videos([grid]).variants == [
+        *["grid/a/1"] * 2,
+        *["grid/a/2"] * 2,
+    ]

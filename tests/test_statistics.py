@@ -5,7 +5,7 @@ from math import comb, inf
 import numpy as np
 import pytest
 
-from jtcore.statistics import Interval, mean_interval, wilson
+from jtcore.statistics import Interval, by_chance, holm, mean_interval, wilson
 
 
 def covers(interval: Interval, truth: float) -> bool:
@@ -83,3 +83,34 @@ def test_wilsons_interval_holds_proportions_in_95_of_100_repetitions_on_average(
     ]
     assert np.mean(held) == pytest.approx(0.95, abs=0.01)
     assert min(held) > 0.83
+
+
+def test_a_mean_is_told_from_0_as_scipy_tells_it():
+    from scipy.stats import ttest_1samp
+
+    values = [0.3, -0.1, 0.4, 0.2]
+
+    assert by_chance(values) == pytest.approx(ttest_1samp(values, 0).pvalue, rel=1e-12)
+    assert np.isnan([by_chance([0.3]), by_chance([0.3, 0.3, 0.3])]).all()
+
+
+def test_rounding_is_no_spread():
+    values = [0.1 + 0.2, 0.3, 0.3]
+
+    assert mean_interval(values).low == mean_interval(values).high
+    assert np.isnan(by_chance(values))
+
+
+def test_chances_of_several_tests_are_adjusted_as_holm_has_it():
+    # sorted .01 .02 .03 .04: times 4, 3, 2, 1, and none below the one before
+    assert holm([0.03, 0.01, 0.04, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.4, float("nan"), 0.6])[::2] == [0.8, 0.8]
+    assert np.isnan(holm([0.4, float("nan")])[1])
+    assert holm([]) == []
+
+
+def test_holm_tells_something_of_nothing_no_more_often_than_a_single_test():
+    chances = np.random.default_rng(0).random((20_000, 8))
+    wrong = np.mean([min(holm(row)) < 0.05 for row in chances.tolist()])
+
+    assert wrong == pytest.approx(0.05, abs=0.005)

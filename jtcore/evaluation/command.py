@@ -17,7 +17,10 @@ from jtcore.evaluation.references import References, filled, trained_on
 from jtcore.evaluation.results import Evaluation
 from jtcore.evaluation.suites import Suite
 from jtcore.evaluation.together import together
-from jtcore.grids.grid import run_folders
+from jtcore.grids.grid import read_grid, run_folders
+from jtcore.grids.page import PAGE
+from jtcore.grids.results import write_results
+from jtcore.grids.state import state_of
 from jtcore.pages.results import write_evaluation_page, write_run_page
 from jtcore.plugins import load_plugins
 from jtcore.recipe import Recipe, build_recipe
@@ -60,6 +63,9 @@ def evaluate(given: Namespace) -> None:
         raise JtError(missing)  # what is there from before stays
     for subject, evaluation in zip(subjects, found, strict=True):
         _write(subject, evaluation, say, shown=len(subjects) == 1)
+    for folder in filter(read_grid, given.runs):
+        write_results(folder)
+        say(f"\n  {folder / PAGE}")
     if len(subjects) > 1:
         _write_together(subjects, found, given.out, say)
     if missing and given.strict:
@@ -95,7 +101,7 @@ def _subjects(given: Namespace) -> Iterator[Subject]:
     if given.videos:
         yield _of_videos(given, own)
         return
-    folders = [run for named in given.runs for run in run_folders(named) or [named]]
+    folders = [run for named in given.runs for run in _runs(named)]
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise JtError("a run directory is named twice")
     problems = []
@@ -106,6 +112,15 @@ def _subjects(given: Namespace) -> Iterator[Subject]:
             problems += error.problems
     if problems:
         raise JtError(problems)
+
+
+def _runs(named: Path) -> list[Path]:
+    """A run, or those of a grid that are finished. Raises JtError where none is."""
+    runs = run_folders(named) or [named]
+    finished = [run for run in runs if run == named or state_of(run) == "finished"]
+    if not finished:
+        raise JtError(f"{named}: no run of this grid is finished")
+    return finished
 
 
 def _of_videos(given: Namespace, references: References) -> Subject:

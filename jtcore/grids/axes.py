@@ -1,6 +1,6 @@
 """What varies in a grid: axes with levels, and every combination of these.
 
-A level changes the recipe, or says what a `{word}` in the recipe's strings stands for.
+A level changes the recipe, says what a `{word}` in the recipe's strings stands for, or both.
 """
 
 import hashlib
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from itertools import product
 from typing import Any
 
-from attrs import frozen
+from attrs import Factory, frozen
 
 from jtcore.tables import Table, overlay
 
@@ -26,7 +26,7 @@ class Level:
     label: Label
     part: str  # of a folder's name
     change: Table  # laid over the recipe
-    word: str | None = None  # what `{AXIS}` stands for
+    words: Mapping[str, str] = Factory(dict)  # what `{WORD}` stands for, by WORD
 
 
 @frozen
@@ -37,8 +37,9 @@ class Axis:
     levels: tuple[Level, ...]
 
     @property
-    def is_word(self) -> bool:
-        return self.levels[0].word is not None
+    def words(self) -> tuple[str, ...]:
+        """That all levels say."""
+        return tuple(self.levels[0].words)
 
     def level(self, label: Label) -> Level:
         return next(level for level in self.levels if same(level.label, label))
@@ -84,7 +85,7 @@ class Axes:
 
     def laid_over(self, table: Table, point: Point) -> Table:
         """The recipe of a point."""
-        words = {}
+        words: dict[str, str] = {}
         for axis in self.axes:
             level = axis.level(point[axis.name])
             if axis.name == VARIANT:
@@ -92,8 +93,7 @@ class Axes:
                 table = overlay(overlay(own.pop("base", {}), table), own)
             else:
                 table = overlay(table, level.change)
-            if level.word is not None:
-                words[axis.name] = level.word
+            words |= level.words
         return _spelled(table, words) if words else table
 
     def _groups(self) -> list[tuple[Axis, ...]]:

@@ -12,10 +12,10 @@ from attrs import field, frozen
 from jtcore.check import described
 from jtcore.errors import Interrupted, JtError
 from jtcore.grids import folder as folders
-from jtcore.grids.folder import Checked, check_trials
+from jtcore.grids.folder import Checked, check_trials, place_of
 from jtcore.grids.grid import Declared, Grid, Trial, read_grid
 from jtcore.grids.jobs import Jobs, Launcher
-from jtcore.grids.results import write_results
+from jtcore.grids.results import refresh_results, write_results
 from jtcore.grids.state import read_failure, state_of
 from jtcore.grids.work import Outcome
 from jtcore.plugins import Plugins, load_plugins
@@ -41,7 +41,7 @@ def check_grid(declared: Declared) -> str:
         print(f"broken plugin {broken.name}: {broken.error}")
     for name, trials in declared.groups.items():
         for line in described(wanted[trials[0]].recipe):
-            print(f"{_place(name, trials[0])}: {line}")
+            print(f"{place_of(name, trials[0])}: {line}")
     return counted(declared.grid)
 
 
@@ -199,6 +199,7 @@ class _Watch:
             count = f"[{self.done + len(self.ends)}/{self.total}]"
             why = f": {outcome.problems[0]}" if outcome.problems else ""
             self.say(f"{count} {run.name} {outcome.state}{why}")
+        refresh_results(self.folder)
 
 
 def _launcher(grid: Grid, plugins: Plugins, processes: Processes) -> Launcher:
@@ -228,7 +229,3 @@ def _launcher_problems(declared: Declared) -> tuple[str, ...]:
 
 def _plugins(wanted: Mapping[Trial, Checked]) -> Plugins:
     return next(each.plugins for each in wanted.values() if each.plugins)
-
-
-def _place(name: str, trial: Trial) -> str:
-    return f"variant.{name}" if name == trial.variant else name

@@ -15,6 +15,7 @@ from jtcore.structure import INTEGERS, NAME, name_problems
 from jtcore.tables import Table
 
 RULES = ("zip", "exclude")  # what [axes] says beside the axes
+WORDS = "words"  # of a level that is a table, what stands in the recipe's texts
 TABLES = tuple(field.name for field in attrs.fields(Recipe))
 
 
@@ -38,7 +39,7 @@ def take_axes(table: Table) -> tuple[Table, Axes | None]:
     if problems:
         raise JtError(problems)
     found = Axes(tuple(_qualified(axes)), *_rules(rules, axes, problems))
-    problems += _unused_words(table, found)
+    problems += _words_without_use(table, found)
     if problems:
         raise JtError(problems)
     _refuse_useless_rules(found)
@@ -118,7 +119,8 @@ def _axis(name: str, levels: object, problems: list[str]) -> Iterator[Axis]:
         problems += [f"{place}: expected texts or numbers, got {level!r}" for level in odd]
         if not odd:
             yield Axis(
-                name, _told_apart([Level(v, _of_word(name, v), {}, _text(v)) for v in levels])
+                name,
+                _told_apart([Level(v, _of_word(name, v), {}, {name: _text(v)}) for v in levels]),
             )
 
 
@@ -149,7 +151,29 @@ def _named_axis(
     if not levels:
         problems.append(f"{place}: expected tables [{place}.NAME]")
     if len(problems) == before:
-        yield Axis(name, tuple(Level(label, label, change) for label, change in levels.items()))
+        problems += _words_problems(levels, place)
+    if len(problems) == before:
+        yield Axis(name, tuple(_named_level(*each) for each in levels.items()))
+
+
+def _named_level(label: str, table: Mapping[str, Any]) -> Level:
+    change = {key: value for key, value in table.items() if key != WORDS}
+    return Level(label, label, change, table.get(WORDS, {}))
+
+
+def _words_problems(levels: Mapping[str, Mapping[str, Any]], place: str) -> Iterator[str]:
+    """Levels of which one leaves a word as it stands in the recipe, or says none."""
+    said = {label: table.get(WORDS, {}) for label, table in levels.items()}
+    for label, words in said.items():
+        if not isinstance(words, Mapping) or not all(isinstance(t, str) for t in words.values()):
+            told = f"expected texts, such as words.kind = 'dog', got {words!r}"
+            yield f"{place}.{label}.words: {told}"
+            return
+    for word in dict.fromkeys(word for words in said.values() for word in words):
+        lacking = [label for label, words in said.items() if word not in words]
+        yield from (
+            f"{place}.{label}.words: lacks {word!r}, which other levels have" for label in lacking
+        )
 
 
 def _is_list(levels: object, place: str, problems: list[str]) -> bool:
@@ -265,17 +289,22 @@ def _refuse_useless_rules(axes: Axes) -> None:
         raise JtError(problems)
 
 
-def _unused_words(table: Table, axes: Axes) -> Iterator[str]:
+def _words_without_use(table: Table, axes: Axes) -> Iterator[str]:
+    """Words that no text has, or that two axes say."""
     strings = [
         *_strings(table),
         *(s for a in axes.axes for lv in a.levels for s in _strings(lv.change)),
     ]
+    sayers: dict[str, str] = {}
     for axis in axes.axes:
-        if axis.is_word and not any(f"{{{axis.name}}}" in string for string in strings):
-            yield (
-                f"axes.{axis.name}: no text of the recipe has {{{axis.name}}} in it; an option is"
-                " named by its whole path, such as stage.joint.lr"
-            )
+        for word in axis.words:
+            if (other := sayers.setdefault(word, axis.name)) != axis.name:
+                yield f"axes.{axis.name}: axes.{other} says what {{{word}}} stands for already"
+            elif not any(f"{{{word}}}" in string for string in strings):
+                yield (
+                    f"axes.{axis.name}: no text of the recipe has {{{word}}} in it; an option is"
+                    " named by its whole path, such as stage.joint.lr"
+                )
 
 
 def _strings(value: Any) -> Iterator[str]:

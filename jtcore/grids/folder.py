@@ -50,8 +50,13 @@ def _checked(declared: Declared, trial: Trial, name: str) -> Checked:
     try:
         return Checked(*checked(declared.recipe(trial)))
     except JtError as error:
-        place = f"variant.{name}" if name == trial.variant else name
+        place = place_of(name, trial)
         return Checked(None, None, tuple(f"{place}: {problem}" for problem in error.problems))
+
+
+def place_of(name: str, trial: Trial) -> str:
+    """Where problems of a group of runs are said to be."""
+    return f"variant.{name}" if name == trial.variant else name
 
 
 @frozen

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import timeit
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,14 +11,16 @@ from statistics import median
 from typing import Any
 
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 
 from jtcore.errors import JtError
 from jtcore.grids.command import counted, launcher_of
-from jtcore.grids.folder import Checked, check_trials, due, leftovers
+from jtcore.grids.folder import Checked, check_trials, due, leftovers, place_of
 from jtcore.grids.grid import Declared, Trial
+from jtcore.grids.jobs import Launcher
 from jtcore.planner.plan import make_plan, seconds
 from jtcore.planner.tell import table_lines
+from jtcore.proceed import built
 from jtcore.recipe import Recipe, recipe_table
 from jtcore.run import read_json
 
@@ -43,22 +46,68 @@ class Foresight:
 
 def foresee(declared: Declared, folder: Path, tflops: float | None) -> None:
     """Print every run with what it will take and why it is to be done. Without `tflops`, a GPU is
-    thought to compute 100 and a machine without one what it is seen to. Raises JtError."""
+    thought to compute 100 and a machine without one what it is seen to.
+
+    What weights and data runs lack is told first; planning needs neither. Raises JtError, at the
+    end where runs could not begin, at once where none could even be planned.
+    """
     wanted = check_trials(declared)
-    problems = dict.fromkeys(p for each in wanted.values() for p in each.problems)
-    if problems:
-        raise JtError(problems)
     launcher, tflops = launcher_of(declared), tflops or _tflops()
+    told = dict.fromkeys(_problems(declared, wanted))
+    plannable = {trial: _unchecked(declared, trial, each) for trial, each in wanted.items()}
+    if not any(each.recipe for each in plannable.values()):
+        raise JtError(told)
+    for problem in told:
+        print(problem, file=sys.stderr, flush=True)  # planning takes a while
+    _print_plan(declared, folder, plannable, launcher, tflops)
+    if told:
+        lacking = sum(bool(each.problems) for each in wanted.values())
+        raise JtError(
+            f"{lacking} of {len(wanted)} runs could not begin: what they lack is told above"
+        )
+
+
+def _problems(declared: Declared, wanted: Mapping[Trial, Checked]) -> Iterator[str]:
+    """Each with its place; what many runs lack is told once."""
+    places: dict[str, list[str]] = {}
+    for name, trials in declared.groups.items():
+        place = place_of(name, trials[0])
+        for problem in wanted[trials[0]].problems:
+            places.setdefault(problem.removeprefix(f"{place}: "), []).append(place)
+    for problem, (first, *others) in places.items():
+        more = f" and {len(others)} more" if others else ""
+        yield f"{first}{more}: {problem}"
+
+
+def _unchecked(declared: Declared, trial: Trial, found: Checked) -> Checked:
+    """With its recipe, where that can be read although something is not there."""
+    if not found.problems:
+        return found
+    try:
+        recipe, plugins = built(declared.recipe(trial))
+    except JtError:
+        return found
+    return evolve(found, recipe=recipe, plugins=plugins)
+
+
+def _print_plan(
+    declared: Declared,
+    folder: Path,
+    wanted: Mapping[Trial, Checked],
+    launcher: Launcher,
+    tflops: float,
+) -> None:
     dues = {each.trial: each.why for each in due(folder, wanted)}
     print(f"{folder}: {counted(declared.grid)}, {len(dues)} to be done\n")
     found = _foresights(wanted, folder, tflops)
-    rows = [_row(trial, found[trial], dues.get(trial)) for trial in wanted]
+    rows = [_row(trial, found.get(trial), dues.get(trial)) for trial in wanted]
     header = ("run", "steps", "time", "device GB", "disk MB", "why")
     print("\n".join(table_lines(header, rows)))
     for name in leftovers(folder, declared):
         print(f"{name}: is left as it is, no part of the grid any more")
     at_once = getattr(launcher, "at_once", lambda runs: None)(len(dues))
-    print("\n" + "\n".join(_summed([found[trial] for trial in dues], at_once, tflops)))
+    summed = _summed([found[trial] for trial in dues if trial in found], at_once, tflops)
+    print("\n" + "\n".join(summed), flush=True)
 
 
 def _tflops() -> float:
@@ -78,18 +127,29 @@ def _tflops() -> float:
 def _foresights(
     wanted: Mapping[Trial, Checked], folder: Path, tflops: float
 ) -> dict[Trial, Foresight]:
-    """Runs of one shape are planned once; those like finished ones take as long as these took."""
+    """Of runs that can be planned. Runs of one shape are planned once; those like finished ones
+    take as long as these took."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    shapes = {trial: _shape(each.recipe) for trial, each in wanted.items()}
+    shapes = {trial: _shape(each.recipe) for trial, each in wanted.items() if each.recipe}
     timed: dict[str, list[float]] = {}
     for trial, shape in shapes.items():
         if result := read_json(folder / trial.folder / "result.json"):
             timed.setdefault(shape, []).append(result["seconds"])
-    plans: dict[str, Foresight] = {}
+    plans: dict[str, Foresight | None] = {}
     for trial, shape in shapes.items():
         if shape not in plans:
-            plans[shape] = _foresight(wanted[trial].recipe, timed.get(shape), tflops)
-    return {trial: plans[shape] for trial, shape in shapes.items()}
+            plans[shape] = _plan(wanted[trial], timed.get(shape), tflops)
+    return {trial: plan for trial, shape in shapes.items() if (plan := plans[shape])}
+
+
+def _plan(wanted: Checked, timed: Sequence[float] | None, tflops: float) -> Foresight | None:
+    """None where what the run's check has told is in the way. Raises JtError where it is not."""
+    try:
+        return _foresight(wanted.recipe, timed, tflops)
+    except JtError:
+        if wanted.problems:
+            return None
+        raise
 
 
 def _foresight(recipe: Recipe, timed: Sequence[float] | None, tflops: float) -> Foresight:
@@ -122,7 +182,9 @@ def _bare(value: Any) -> Any:
     return value
 
 
-def _row(trial: Trial, found: Foresight, why: str | None) -> tuple[str, ...]:
+def _row(trial: Trial, found: Foresight | None, why: str | None) -> tuple[str, ...]:
+    if found is None:
+        return (trial.folder, "?", "?", "?", "?", "cannot be planned")
     return (
         trial.folder,
         str(found.steps),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 POINTS = 160  # of a curve, at most: each is the mean of as many steps
-RESULTS = re.compile(r"(metric|validation)\.(base|adapted)/")  # which tables show
+RESULTS = re.compile(r"(metric|validation)\.(base|adapted)/|grid/")  # which tables show
 
 Curve = Sequence[tuple[float, float]]  # step, value
 

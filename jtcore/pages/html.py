@@ -16,6 +16,9 @@ POLICY = (
 )
 
 
+BESIDE = POLICY.replace("blob:", "blob: 'self' file:")  # videos may be files beside the page
+
+
 @frozen
 class Cell:
     """What a table shows, and what it is sorted by."""
@@ -24,6 +27,8 @@ class Cell:
     value: float | str | None = None  # None: the text itself
     note: str = ""  # small, behind it
     is_long: bool = False  # may be broken into lines
+    link: str | None = None
+    is_clear: bool = False  # stands out
 
 
 @frozen
@@ -36,13 +41,18 @@ class Shown:
 
 
 def frame(
-    title: str, styles: Sequence[str], scripts: Sequence[str], body: Iterable[str], enlarged: bool
+    title: str,
+    styles: Sequence[str],
+    scripts: Sequence[str],
+    body: Iterable[str],
+    enlarged: bool,
+    policy: str = POLICY,
 ) -> Iterator[str]:
     """A whole page; styles and scripts are files of this package."""
     yield "<!doctype html>"
     yield "<html lang='en'><head><meta charset='utf-8'>"
     yield "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-    yield f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+    yield f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
     yield f"<title>{escape(title)}</title>"
     yield from (f"<style>{asset(name)}</style>" for name in styles)
     yield f"</head><body{' class=squares' if enlarged else ''}>"
@@ -103,9 +113,12 @@ def safe_json(text: str) -> str:
 
 def _cell(cell: Cell) -> str:
     value = "" if cell.value is None else f" data-value='{escape(str(cell.value))}'"
-    kind = " class='text'" if cell.is_long else ""
+    names = [name for name, on in (("text", cell.is_long), ("clear", cell.is_clear)) if on]
+    kind = f" class='{' '.join(names)}'" if names else ""
     note = f" <span class='interval'>{escape(cell.note)}</span>" if cell.note else ""
     text = NAME_PARTS.sub("<wbr>", escape(cell.text))
+    if cell.link:
+        text = f"<a href='{escape(cell.link)}'>{text}</a>"
     return f"<td{kind}{value}>{text}{note}</td>"
 
 

@@ -33,7 +33,7 @@ def write_evaluation_page(file: Path, runs: Mapping[str, Path]) -> Path:
 
 
 def _write(path: Path, contents: Contents) -> Path:
-    styles, scripts = ["page.css"], ["together.js", "report.js"]
+    styles, scripts = ["page.css"], ["together.js", "tables.js", "report.js"]
     body = _body(contents, path.parent)
     page = frame(contents.title, styles, scripts, body, contents.enlarged)
     write_text(path, "\n".join(page) + "\n")

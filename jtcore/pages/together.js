@@ -141,7 +141,9 @@ function lastTime(video) {
 }
 
 function load(video) {
-  if (!video.getAttribute("src")) video.src = URL.createObjectURL(blobOf(video.dataset.src));
+  if (video.getAttribute("src")) return;
+  const uri = video.dataset.src; // the video itself, or where its file lies
+  video.src = uri.startsWith("data:") ? URL.createObjectURL(blobOf(uri)) : uri;
 }
 
 function unload(video) {

@@ -16,20 +16,17 @@ from ._slurm_queue import Job, Queue, arrays, how_it_died
 BREATH = 0.2  # s between looks at whether a signal has come
 
 
-def follow(jobs: Jobs, queue: Queue, poll: float, stop: Stop) -> None:
+def follow(runs: Sequence[Path], queue: Queue, jobs: Jobs, poll: float, stop: Stop) -> None:
     """Tell of runs until all have ended, or `stop` is asked, which leaves the jobs alone.
 
     poll: s between looks at the queue
     """
     following = _Following(jobs, queue)
-    left = list(jobs.runs)
-    while True:
-        left = following.still_to_end(left)
+    left = list(runs)
+    while left := following.still_to_end(left):
         began = time.monotonic()
-        while left and not stop.asked and time.monotonic() - began < poll:
+        while not stop.asked and time.monotonic() - began < poll:
             time.sleep(BREATH)
-        if not left:
-            return
         if stop.asked:
             numbers = arrays(following.last[run].number for run in left if run in following.last)
             jobs.say(

@@ -6,7 +6,9 @@ import math
 import os
 import re
 import secrets
+import shlex
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,7 +27,7 @@ from jtcore.signals import Stop
 
 from ._slurm_following import follow
 from ._slurm_job import Work
-from ._slurm_queue import FOLDER, Queue, arrays, how_it_died
+from ._slurm_queue import FOLDER, Job, Queue, arrays, how_it_died
 
 PROGRAMS = ("sbatch", "srun", "squeue")
 OURS = {  # parameters of sbatch that are options of their own
@@ -42,6 +44,10 @@ FIXED = (
     *("output", "error", "open-mode", "job-name", "requeue", "no-requeue", "nodes", "ntasks"),
     *("ntasks-per-node", "parsable", "wait", "test-only", "wrap"),
 )
+
+EARLY = 60  # s by which Slurm may be early with a signal
+# until Python listens: who dies of the first signal of a preemption is not queued again
+DEAF = """sh -c 'trap "" TERM; exec "$@"' sh"""
 
 
 def _are_parameters(instance: object, attribute: Attribute, value: Mapping[str, Any]) -> None:
@@ -103,10 +109,10 @@ class Slurm:
     poll: float = field(default=30.0, validator=gt(0))
 
     def __attrs_post_init__(self) -> None:
-        if self.notice >= 60 * self.minutes:
+        if self.notice + EARLY >= 60 * self.minutes:
             raise ValueError(
-                f"notice of {self.notice} s is no less than the whole time limit, hours ="
-                f" {self.hours:g}"
+                f"notice of {self.notice} s, which Slurm may give {EARLY} s earlier, leaves nothing"
+                f" of hours = {self.hours:g}"
             )
 
     @property
@@ -135,20 +141,17 @@ class Slurm:
         queue = Queue(jobs.grid)
         with locked(queue.folder):
             before = queue.look(jobs.runs)
-            there = [before[run].number for run in jobs.runs if before[run].alive]
-            waiting = [run for run in jobs.runs if not before[run].alive]
-            if there:
-                are = "s are" if len(there) > 1 else " is"
-                jobs.say(f"{len(there)} run{are} queued or running already")
-            for run in waiting:
-                if before[run].left_work and state_of(run) != "failed":
-                    jobs.say(f"  {run.name}: {how_it_died(before[run]).problems[0]}")
-            if waiting:
-                there += self._submit(waiting, queue, jobs)
+            there = [run for run in jobs.runs if before[run].alive]
+            absent = [run for run in jobs.runs if not before[run].alive]
+            waiting = [run for run in absent if state_of(run) != "running"]
+            for line in _told(there, absent, before):
+                jobs.say(line)
+            numbers = [before[run].number for run in there]
+            numbers += self._submit(waiting, queue, jobs) if waiting else []
         if jobs.follow:
-            follow(jobs, queue, self.poll, stop)
-        else:
-            jobs.say(_directions(jobs.grid, queue.folder, arrays(there)))
+            follow([*there, *waiting], queue, jobs, self.poll, stop)
+        elif numbers:
+            jobs.say(_directions(jobs.grid, queue.folder, arrays(numbers)))
 
     def _submit(self, runs: Sequence[Path], queue: Queue, jobs: Jobs) -> list[str]:
         """As one array; returns the numbers of its jobs. Raises JtError with what sbatch says where
@@ -158,7 +161,8 @@ class Slurm:
         from submitit.slurm.slurm import SlurmExecutor
 
         name = f"jt-{re.sub(r'[^A-Za-z0-9_.]', '_', jobs.grid.name)}-{secrets.token_hex(4)}"
-        executor = SlurmExecutor(queue.folder, max_num_timeout=self.timeouts)
+        python = f"{DEAF} {shlex.quote(sys.executable)}"
+        executor = SlurmExecutor(queue.folder, self.timeouts, python=python)
         executor.update_parameters(**self.parameters(name, len(runs)))
         cluster = {key: os.environ[key] for key in ("SLURM_CONF",) if key in os.environ}
         with queue.submission(name, runs) as submitted:
@@ -198,6 +202,20 @@ class Slurm:
             "srun_args": [f"--cpus-per-task={self.cpus}"],  # Slurm 22.05 and later forget it
             "additional_parameters": {"requeue": True, **self.sbatch},
         }
+
+
+def _told(
+    there: Sequence[Path], absent: Sequence[Path], before: Mapping[Path, Job]
+) -> Iterator[str]:
+    """What has become of runs, before any is submitted."""
+    if there:
+        yield f"{len(there)} run{'s are' if len(there) > 1 else ' is'} queued or running already"
+    for run in absent:
+        state = state_of(run)
+        if state == "running":
+            yield f"  {run.name}: is being done by a process that is no job, and left to it"
+        elif before[run].left_work and state != "failed":
+            yield f"  {run.name}: {how_it_died(before[run]).problems[0]}"
 
 
 def _directions(grid: Path, logs: Path, numbers: Sequence[str]) -> str:

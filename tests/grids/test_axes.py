@@ -96,6 +96,60 @@ def test_named_levels_are_laid_over_the_recipe():
     assert made["lora"]["adapter"]["joint"] == {"kind": "lora"}
 
 
+def test_named_levels_may_say_words_too():
+    made = recipes(
+        sample={"prompts": ["a {kind} {doing}"]},
+        axes={
+            "subject": {
+                "rex": {"words": {"kind": "dog"}, "data": {"subject": {"prompt": "a {kind}"}}},
+                "tom": {"words": {"kind": "cat"}},
+            },
+            "motion": {
+                "a": {"words": {"doing": "walking"}},
+                "b": {"words": {"doing": "walking"}},  # two levels may say the same
+            },
+        },
+    )
+    assert made["rex-a"] == {
+        "sample": {"prompts": ["a dog walking"]},
+        "data": {"subject": {"prompt": "a dog"}},
+    }
+    assert made["tom-b"] == {"sample": {"prompts": ["a cat walking"]}}
+
+
+@pytest.mark.parametrize(
+    ("levels", "told"),
+    [
+        (
+            {"a": {"words": {"kind": "dog"}}, "b": {}},
+            "axes.way.b.words: lacks 'kind', which other levels have",
+        ),
+        (
+            {"a": {"words": "dog"}},
+            "axes.way.a.words: expected texts, such as words.kind = 'dog', got 'dog'",
+        ),
+        (
+            {"a": {"words": {"kind": 3}}},
+            "axes.way.a.words: expected texts, such as words.kind = 'dog', got {'kind': 3}",
+        ),
+        (
+            {"a": {"words": {"knid": "dog"}}},
+            "axes.way: no text of the recipe has {knid} in it; an option is named by its whole"
+            " path, such as stage.joint.lr",
+        ),
+    ],
+)
+def test_words_that_a_recipe_would_keep_are_told(levels, told):
+    assert problem(title="a {kind}", axes={"way": levels}) == told
+
+
+def test_a_word_is_of_one_axis():
+    axes = {"kind": ["dog"], "way": {"a": {"words": {"kind": "cat"}}}}
+    assert problem(title="a {kind}", axes=axes) == (
+        "axes.way: axes.kind says what {kind} stands for already"
+    )
+
+
 @pytest.mark.parametrize(
     ("axes", "names"),
     [

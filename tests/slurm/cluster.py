@@ -47,13 +47,13 @@ SelectTypeParameters=CR_Core
 SchedulerParameters=sched_interval=1,bf_interval=1
 GresTypes=gpu
 JobRequeue=1
-KillWait=5
+KillWait=15
 OverTimeLimit=0
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 ReturnToService=2
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} RealMemory=4000 Gres=gpu:2 State=UNKNOWN
-PartitionName=patient Nodes={host} Default=YES MaxTime=60 State=UP PriorityTier=1 GraceTime=20
+PartitionName=patient Nodes={host} Default=YES MaxTime=60 State=UP PriorityTier=1 GraceTime=60
 PartitionName=urgent Nodes={host} MaxTime=60 State=UP PriorityTier=2 PreemptMode=off
 """
 GRES_CONF = "Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n"  # GPUs in name only

@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(missing() is not None, reason=missing() or "there is Slurm"),
 ]
-PATIENCE = 180  # s
+PATIENCE = 400  # s
 HELD = 3  # the number of the fourth step of six, after which the second checkpoint is written
 GATES = """
     import time
@@ -88,7 +88,7 @@ def grid(table, plugin_folder, gates) -> dict:
     table["stage"]["joint"]["steps"] = 6
     table["checkpoint"] = {"every": 2}
     small = {"adapter": {"joint": {"rank": 1}}}
-    launch = {"kind": "slurm", "hours": 1 / 6, "notice": 30, "gpus": 0, "cpus": 1, "poll": 0.5}
+    launch = {"kind": "slurm", "hours": 1 / 6, "notice": 60, "gpus": 0, "cpus": 1, "poll": 0.5}
     return table | {"variant": {"large": {}, "small": small}, "launch": launch}
 
 
@@ -194,7 +194,7 @@ def test_a_job_at_its_time_limit_is_saved_and_goes_on(
 ):
     local, out = tmp_path / "local", tmp_path / "grid"
     finish(grid | {"launch": {"kind": "local"}}, "local")
-    grid["launch"] |= {"hours": 1 / 60, "notice": 40, "timeouts": 2}
+    grid["launch"] |= {"hours": 1 / 30, "notice": 10, "timeouts": 2}
     gates.close("large")
 
     following = jt_grid(grid, "grid", "--follow")
@@ -213,7 +213,7 @@ def test_a_job_that_has_had_all_its_time_says_so_and_is_continued_by_hand(
     out = tmp_path / "grid"
     del grid["variant"]["small"]
     finish(grid | {"launch": {"kind": "local"}}, "local")
-    grid["launch"] |= {"hours": 1 / 60, "notice": 40, "timeouts": 0}
+    grid["launch"] |= {"hours": 1 / 30, "notice": 10, "timeouts": 0}
     gates.close("large")
 
     following = jt_grid(grid, "grid", "--follow")

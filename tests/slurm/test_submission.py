@@ -10,6 +10,7 @@ import pytest
 from jtcore import cli
 from jtcore.errors import JtError
 from jtcore.plugins import Plugins
+from jtcore.run import locked
 from jtcore.structure import structure_component
 
 NO_METRICS = ("sample", "metric")
@@ -89,7 +90,8 @@ def test_every_option_reaches_sbatch(grid, submit, answers):
     script = (out / "slurm/42_submission.sh").read_text()
     threads = 'export OMP_NUM_THREADS="${OMP_NUM_THREADS:-6}"'
     assert f"# setup\n{threads}\nmodule load cuda\nulimit -c 0\n" in script
-    assert " --cpus-per-task=6 " in next(line for line in script.splitlines() if "srun" in line)
+    (command,) = (line for line in script.splitlines() if line.startswith("srun"))
+    assert " --cpus-per-task=6 " in command
 
 
 def test_what_is_not_said_is_left_to_the_cluster(grid, submit, answers):
@@ -103,7 +105,7 @@ def test_what_is_not_said_is_left_to_the_cluster(grid, submit, answers):
     assert said_to_sbatch(out)["array"] == "0-1%2"
 
 
-@pytest.mark.parametrize(("hours", "minutes"), [(24, 1440), (0.1, 6), (1 / 60, 1), (0.51, 31)])
+@pytest.mark.parametrize(("hours", "minutes"), [(24, 1440), (0.1, 6), (1 / 30, 2), (0.51, 31)])
 def test_time_limits_are_whole_minutes(plugins, hours, minutes):
     table = {"kind": "slurm", "hours": hours, "notice": 10}
     assert structure_component("launchers", table, plugins, "launch").spec.minutes == minutes
@@ -155,7 +157,8 @@ def test_a_dry_run_reckons_with_as_many_jobs_as_are_asked_for(
         ({"notice": 0}, "launch.notice: must be >= 1: 0"),
         (
             {"hours": 0.05},
-            "launch: notice of 300 s is no less than the whole time limit, hours = 0.05",
+            "launch: notice of 300 s, which Slurm may give 60 s earlier, leaves nothing of hours ="
+            " 0.05",
         ),
         (
             {"partition": ""},
@@ -280,3 +283,17 @@ def test_nothing_is_submitted_while_the_queue_does_not_answer(grid, submit, answ
 
     assert capfd.readouterr().err == f"squeue: {told}\n"
     assert known_jobs(out) == before
+
+
+def test_a_run_that_another_process_is_doing_is_left_to_it(grid, submit, answers, capfd):
+    out = submit(grid)
+    name = known_jobs(out)["a"]["name"]
+    (answers / "queue").write_text(f"{name}|42|0|CANCELLED|\n{name}|42|1|PENDING|\n")
+    capfd.readouterr()
+
+    with locked(out / "a"):
+        submit(grid)
+
+    said = capfd.readouterr().out
+    assert "  a: is being done by a process that is no job, and left to it\n" in said
+    assert "submitted" not in said
