@@ -228,7 +228,7 @@ class _Making:
     def share(self, group: Sequence[Request], shared: Shared, wait: bool = True) -> bool:
         """The same, unless another run has done so."""
         key = _key(group, self.settings, self.model, self.reference)
-        return shared.files(key, self.files(group), lambda: self.make(group), wait)
+        return shared.videos(key, self.files(group), lambda: self.make(group), wait)
 
     @property
     def _shape(self) -> tuple[int, int, int, int]:

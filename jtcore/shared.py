@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -48,27 +47,28 @@ class Shared:
     """What was answered without adapters, and by what."""
 
     answerer: Key  # all that shapes an answer but for what is asked
+    controls: Key  # what leads videos, where anything does
     waiting: Callable[[], None]  # called while another run asks the same; may raise
 
     @classmethod
     def of(cls, asked: Asked, model: Model, waiting: Callable[[], None]) -> Shared:
         """That which any run knows that is on the same backbone, with the same arithmetic."""
         answerer = _backbone(asked.backbone) | _arithmetic(model.engine)
-        if asked.sample and asked.sample.control:  # which look for phrases in what is read
-            answerer |= _controls(asked.sample.control, replaced_words(asked.adapter))
-        return cls(answerer | {"code": _sources(), "libraries": LIBRARIES}, waiting)
+        answerer |= {"code": SOURCES, "libraries": LIBRARIES}
+        controls = asked.sample.control if asked.sample else {}
+        return cls(answerer, _controls(controls, replaced_words(asked.adapter)), waiting)
 
     def tensors(self, key: Key, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """Answers to what the key asks."""
         return Cache(cache_folder(), self.waiting).get_or_make({**self.answerer, **key}, make)
 
-    def files(
+    def videos(
         self, key: Key, files: Sequence[Path], make: Callable[[], None], wait: bool = True
     ) -> bool:
-        """Put the files of such answers in their places, or let `make` do so; False where another
-        run is making them, and is not waited for."""
+        """Put videos that answer it in their places, or let `make` do so; False where another run
+        is making them, and is not waited for."""
         store = Store(cache_folder() / FOLDER, self.waiting)
-        return store.get_or_make({**self.answerer, **key}, files, make, wait)
+        return store.get_or_make({**self.answerer, **self.controls, **key}, files, make, wait)
 
 
 def digest_of(tensors: Sequence[Tensor]) -> str:
@@ -100,17 +100,20 @@ def _arithmetic(engine: Engine) -> dict[str, str | int | bool | None]:
     }
 
 
-def _controls(
-    controls: Mapping[str, Component], replaced: Mapping[str, str]
-) -> dict[str, str | int | float | None]:
+def _controls(controls: Mapping[str, Component], replaced: Mapping[str, str]) -> dict[str, str]:
+    """They look for phrases in what is read."""
+    if not controls:
+        return {}
     found = {name: f"{identify(each).hash} {code_digest(each)}" for name, each in controls.items()}
     return {"controls": canonical(found), "replaced": canonical(replaced)}
 
 
-@cache
-def _sources() -> str:
-    """Of every module of this package."""
-    digest, root = hashlib.sha256(), Path(__file__).parent
+def sources(root: Path) -> str:
+    """A digest of every module of a package."""
+    digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+SOURCES = sources(Path(__file__).parent)  # as they are when they are imported

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 
 from jtcore import sample, shared, validation
 from jtcore.cache import Cache, cache_folder, digest
@@ -20,7 +20,9 @@ from jtcore.recipe import Recipe, build_recipe
 from jtcore.sample import generate, requests
 from jtcore.shared import FOLDER, Shared
 from jtcore.stream import embed_texts, load_stream
+from jtcore.structure import Component
 from jtcore.validation import validate
+from jtplugins.adapters.token import Token
 
 CPU = torch.device("cpu")
 OUTPUTS = ("adapters/*", "samples/**/*.*", "metrics.json", "validation.json", "evaluation/*.csv")
@@ -153,15 +155,14 @@ def held_out(recipe: Recipe) -> Path:
 class Recorded(Shared):
     """Notes what is asked, and answers that another run has made it."""
 
-    videos: set
-    losses: set
+    questions: tuple[set, set]
 
-    def files(self, key, files, make, wait=True) -> bool:
-        self.videos.add(digest({**self.answerer, **key}))
+    def videos(self, key, files, make, wait=True) -> bool:
+        self.questions[0].add(digest({**self.answerer, **self.controls, **key}))
         return True
 
     def tensors(self, key, make):
-        self.losses.add(digest({**self.answerer, **key}))
+        self.questions[1].add(digest({**self.answerer, **key}))
         return make()
 
 
@@ -172,10 +173,10 @@ def questions(make, tmp_path) -> Callable[..., tuple[set, set]]:
     def ask(made: Made | None = None, **changes: object) -> tuple[set, set]:
         made = made or make(**changes)
         alone = Shared.of(made.recipe, made.model, lambda: None)
-        recorded = Recorded(alone.answerer, alone.waiting, set(), set())
+        recorded = Recorded(alone.answerer, alone.controls, alone.waiting, (set(), set()))
         made.sample(tmp_path / "nothing", [{}], shared=recorded)
         made.validate(recorded)
-        return recorded.videos, recorded.losses
+        return recorded.questions
 
     return ask
 
@@ -210,6 +211,7 @@ def test_what_only_adapters_know_of_is_nothing_to_the_base_model(questions):
         ("sample.frames", 4, 4, 0),
         ("sample.size", [24, 28], 4, 0),
         ("sample.noise", {"std": 0.5, "shared": ["frame"]}, 4, 0),
+        ("sample.control.pan", {"kind": "latent_shift", "right": 8.0, "between": [0, 2]}, 4, 0),
         ("sample.batch", 2, 2, 0),
         ("sample.seeds", [0, 2], 2, 0),
         ("sample.prompts", ["a wug", "a fep"], 2, 0),
@@ -237,6 +239,17 @@ def test_a_video_that_the_noise_begins_with_shapes_it(questions, data):
     assert len(videos | others) == 8
 
 
+def test_words_that_are_read_otherwise_count_where_a_control_looks_for_them(make):
+    pan = {"pan": {"kind": "latent_shift", "right": 8.0, "between": [0.0, 2.0]}}
+    for control, alike in (({}, True), (pan, False)):
+        made = make(**{"sample.control": control})
+        token = Component("token", Token("wug", "dax"))
+        read = evolve(made.recipe, adapter={**made.recipe.adapter, "word": token})
+        one, other = (Shared.of(each, made.model, lambda: None) for each in (made.recipe, read))
+        assert one.answerer == other.answerer
+        assert (one.controls == other.controls) is alike
+
+
 def test_captions_that_are_embedded_otherwise_are_others(questions, make):
     expected, made = questions(), make()
     made.model.texts["a wug"][0] += 1
@@ -246,17 +259,16 @@ def test_captions_that_are_embedded_otherwise_are_others(questions, make):
 
 def test_what_other_code_has_made_is_not_taken(questions, monkeypatch):
     expected = questions()
-    monkeypatch.setattr(shared, "_sources", lambda: "as they were last week")
+    monkeypatch.setattr(shared, "SOURCES", "as they were last week")
     assert [one & other for one, other in zip(expected, questions(), strict=True)] == [set()] * 2
 
 
-def test_the_digest_of_the_sources_is_of_every_module(tmp_path, monkeypatch):
+def test_the_digest_of_the_sources_is_of_every_module(tmp_path):
     found = set()
-    monkeypatch.setattr(shared, "__file__", str(tmp_path / "shared.py"))
     for name, text in (("a.py", "1"), ("a.py", "2"), ("deep/b.py", "3"), ("deep/c.txt", "4")):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-        found.add(shared._sources.__wrapped__())
+        found.add(shared.sources(tmp_path))
     assert len(found) == 3
 
 
