@@ -21,21 +21,27 @@ BUILDERS: Mapping[str, Callable[[Path], Path]] = {  # by the published weights t
     "laion/CLIP-ViT-H-14-laion2B-s32B-b79K": build_clip,
 }
 STILL = ("subject", "class")  # in names of folders of pictures, which videos may be made of
+NETWORKS = ("clip_text", "clip_image", "dino_image", "copying_score")  # metrics that need one
 SIDE, FRAMES = 32, {"zeroscope": 4, "modelscope": 4}  # else 9
 WHOLE = {"unit": "fraction", "between": [0, 1]}  # all steps of sampling
 FILES = 2  # of each kind in the drawn task
 
 
 def settings(recipe: Path, folder: Path) -> list[str]:
+    """Those of a recipe's file."""
+    return settings_of(read_table(recipe), folder)
+
+
+def settings_of(table: Mapping[str, Any], folder: Path) -> list[str]:
     """`--set` values with which a recipe of real weights runs on a tiny checkpoint, built in
-    `folder`, and on the task in `folder`/task, which `jt-pocket draw` drew."""
-    table = read_table(recipe)
+    `folder`, and on the task in `folder`/task, which `jt-pocket draw` drew; without metrics that
+    need networks."""
     backbone, size = table["backbone"], [SIDE, SIDE]
     frames = FRAMES.get(backbone["kind"], 9)
     values: dict[str, Any] = {"engine.device": "cpu"}
     for part in ("backbone", "image_encoder"):
         if part in table:
-            values[f"{part}.weights"] = str(_checkpoint(table[part]["weights"], folder))
+            values[f"{part}.weights"] = checkpoint(table[part]["weights"], folder)
     for name, data in table["data"].items():
         videos = data.get("frames", 1) > 1 or "clips" in data  # or single frames of them
         videos &= not any(word in data["source"] for word in STILL)
@@ -65,6 +71,9 @@ def settings(recipe: Path, folder: Path) -> list[str]:
             values |= {f"sample.control.{name}.{key}": value for key, value in WHOLE.items()}
     sampled = {"frames": frames, "size": size, "steps": 2, "prompts": [prompt(table)]}
     values |= {f"sample.{key}": value for key, value in sampled.items()}
+    for name, metric in table.get("metric", {}).items():
+        if metric["kind"] in NETWORKS or "model" in metric:
+            values[f"metric.{name}"] = False
     return [f"{key}={json.dumps(value)}" for key, value in values.items()]
 
 
@@ -73,9 +82,9 @@ def prompt(table: Mapping[str, Any]) -> str:
     return table["sample"]["prompts"][0] if "control" in table["sample"] else "a cat"
 
 
-def _checkpoint(weights: str, folder: Path) -> Path:
-    """That stands for published `weights`, built once."""
-    checkpoint = folder / weights.replace("/", "--")
-    if not checkpoint.exists():
-        BUILDERS[weights](checkpoint)
-    return checkpoint
+def checkpoint(weights: str, folder: Path) -> str:
+    """The folder that stands for published `weights`, built once."""
+    built = folder / weights.replace("/", "--")
+    if not built.exists():
+        BUILDERS[weights](built)
+    return str(built)
