@@ -45,6 +45,11 @@ def _add_inversion(kinds: argparse._SubParsersAction) -> None:
     _add_data(parser)
     _add_shifts(parser)
     parser.add_argument("--steps", type=_at_least(1), default=25, help="of inversion; default 25")
+    parser.add_argument(
+        "--one-step",
+        action="store_true",
+        help="nothing but what a shifted answer stands for at each time, which asks no denoiser",
+    )
 
 
 def _add_loss(kinds: argparse._SubParsersAction) -> None:
@@ -52,7 +57,12 @@ def _add_loss(kinds: argparse._SubParsersAction) -> None:
     _add_source(parser, "a recipe, or the folder of a run, with its weights as trained")
     _add_data(parser)
     parser.add_argument(
-        "--losses", nargs="+", default=[], metavar="KIND", help="default: all that need no masks"
+        "--losses",
+        nargs="+",
+        default=[],
+        metavar="LOSS",
+        help='a kind, or a table such as \'{kind = "shift", applied_to = "target"}\'; default: all'
+        " kinds that need neither masks nor options",
     )
     parser.add_argument("--against", default="diffusion", metavar="KIND", help="default: diffusion")
     parser.add_argument(
@@ -64,7 +74,7 @@ def _add_loss(kinds: argparse._SubParsersAction) -> None:
         " and target shifted together; none to leave it out; default: channel frame",
     )
     parser.add_argument(
-        "--draws", type=_at_least(2), default=16, help="of clip, time and noise; default 16"
+        "--draws", type=_at_least(3), default=16, help="of clip, time and noise; default 16"
     )
     parser.add_argument(
         "--own", type=_at_least(2), default=8, help="of what a loss draws; default 8"

@@ -9,6 +9,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from jtcore.frequency.cli import main
 
+MASKED = '{kind = "diffusion", masked = "mean"}'
+
 
 def read(path: Path) -> list[dict[str, str]]:
     with path.open() as file:
@@ -138,7 +140,8 @@ def test_a_runs_adapters_are_looked_into_and_compared(trained, jt_freq):
     [
         (("shift", "SOURCE", "--shifts", "diagonal"), "--shifts diagonal: no shift"),
         (("shift", "SOURCE", "--data", "nobody"), "data.nobody: there is no such table"),
-        (("loss", "SOURCE", "--losses", "attention"), "--losses attention: it needs more"),
+        (("loss", "SOURCE", "--losses", "attention"), "--losses attention: losses.phrase: missing"),
+        (("loss", "SOURCE", "--losses", MASKED), f"--losses {MASKED}: it needs more than"),
         (("loss", "SOURCE", "--losses", "difusion"), "unknown loss 'difusion'"),
         (("loss", "SOURCE", "--against", "nobody"), "--against nobody"),
         (("loss", "SOURCE", "--offset", "depth"), "--offset depth: no axis"),
@@ -163,7 +166,7 @@ def test_mistakes_are_told_in_one_line(options, told, pocket, write_recipe, caps
         ("shift", "--bands", "0"),
         ("shift", "--std", "-1"),
         ("inversion", "--steps", "0"),
-        ("loss", "--draws", "1"),
+        ("loss", "--draws", "2"),
         ("loss", "--own", "one"),
         ("run", "--prompts", "0"),
     ],

@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from jtcore.frequency import losses
-from jtcore.frequency.losses import Gradients, Settings, askable, gradients, table
+from jtcore.frequency.asked import askable
+from jtcore.frequency.losses import Gradients, Settings, gradients, table
 from jtcore.frequency.subject import Subject
+from jtcore.noise import PLAIN
 from jtcore.spectrum import temporal
 
 
@@ -30,12 +32,10 @@ def test_the_gradient_of_a_shift_is_still_and_as_large_as_its_formula_says(subje
 
 def test_gradients_of_weights_are_those_of_training(subject):
     asked = askable(subject, ["diffusion"], "diffusion", ())
-    found = gradients(subject, "motion", asked, Settings(draws=2, own=2))["diffusion"]
+    found = gradients(subject, "motion", asked, Settings(draws=3, own=2))["diffusion"]
     model, stream = subject.model, subject.stream("motion")
     part = stream.single(0, subject.texts)
-    noised = model.backbone.noise(
-        part.latents, losses.generator(0, "frequency", "noise", 0), losses.PLAIN
-    )
+    noised = model.backbone.noise(part.latents, losses.generator(0, "frequency", "noise", 0), PLAIN)
     weights = [w for a in model.adapters.values() for w in a.parameters()]
     with losses.switched_on(dict.fromkeys(model.adapters.values(), 1.0), 1, part.files):
         prediction = model.backbone.predict(noised.latents, noised.times, part.text)
@@ -68,7 +68,7 @@ def test_squared_norms_of_means_have_no_bias_of_finite_draws():
 
 
 def test_a_loss_that_teaches_the_same_has_no_bias_and_another_has_its_own(monkeypatch, subject):
-    monkeypatch.setattr(losses, "_places", lambda model: {})
+    monkeypatch.setattr(losses, "_places", lambda subject, stream: {})
     mean, other = np.zeros(40), np.zeros(40)
     mean[0], other[1] = 1.0, 1.0
     found = {
@@ -76,7 +76,7 @@ def test_a_loss_that_teaches_the_same_has_no_bias_and_another_has_its_own(monkey
         "same": drawn(mean, 0.1, 40, 2),
         "turned": drawn(other, 0.1, 40, 3),
     }
-    rows = {row.loss: row for row in table(subject, found, "plain")}
+    rows = {row.loss: row for row in table(subject, "motion", found, "plain")}
     assert rows["same"].bias.low <= 0.02
     assert rows["same"].bias.value == pytest.approx(0, abs=0.05)
     assert rows["same"].cosine.value == pytest.approx(1, abs=0.05)
@@ -88,7 +88,7 @@ def test_a_loss_that_teaches_the_same_has_no_bias_and_another_has_its_own(monkey
 
 
 def test_roles_are_of_the_layers_that_they_name(subject):
-    places = losses._places(subject.model)
+    places = losses._places(subject, "motion")
     names = [
         name
         for adapter in subject.model.adapters.values()
@@ -115,7 +115,7 @@ def test_a_gradient_is_split_into_its_mean_and_what_varies():
 
 
 def test_nothing_is_measured_by_a_gradient_that_is_not_told_from_zero(monkeypatch, subject):
-    monkeypatch.setattr(losses, "_places", lambda model: {})
+    monkeypatch.setattr(losses, "_places", lambda subject, stream: {})
     opposed = Gradients(np.zeros(1), np.zeros(1), np.array([[1.0], [-1.0]]), np.zeros(1), own=2)
-    (row,) = table(subject, {"plain": opposed}, "plain")
+    (row,) = table(subject, "motion", {"plain": opposed}, "plain")
     assert np.isnan([row.bias.value, row.bias.low, row.cosine.value, row.own_variance]).all()
