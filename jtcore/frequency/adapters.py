@@ -200,7 +200,7 @@ def overlap_figure(found: Mapping[str, Sequence[Overlap]], of: str) -> Figure:
             lines.append(Line(key, x, [getattr(one, key) for one in each], names=names))
             chance = [getattr(one, f"{key}_by_chance") for one in each]
             lines.append(Line(f"{key} by chance", x, chance, names=names, beside=key))
-        panels.append(Panel(pair, DEPTH, "agreement of subspaces", lines))
+        panels.append(Panel(pair, DEPTH, "agreement", lines))
     return Figure("Where adapters could interfere", panels, 2, of, same_scale=True)
 
 

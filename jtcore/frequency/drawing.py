@@ -44,6 +44,7 @@ STYLE = {
 }
 PAGE = 7.2  # inches, a page's width, at which letters have the size of a text's
 HEIGHT = 2.05  # of a panel
+LINE = 0.18  # of text
 LETTERS = 104  # of a note, in a line of a page
 DECADES = 6  # that a logarithmic axis shows at most: what is below is rounding
 BESIDE = 2.0  # points, of two lines that coincide
@@ -55,27 +56,33 @@ def draw(figure: Figure) -> Drawing:
     columns = min(figure.columns, len(each))
     lines = ceil(len(each) / columns)
     width = PAGE if columns > 1 else 0.6 * PAGE
-    size = (width, _row_height(figure, width / columns) * lines + 0.8)
+    title = fill(figure.title, int(LETTERS * width / PAGE))
+    note = fill(figure.note.replace(" %", "\u00a0%"), int(LETTERS * width / PAGE))
+    headed = f"{title}\n{note}".strip()
+    labels = list(dict.fromkeys(line.label for panel in figure.panels for line in panel.lines))
+    told = _legend_columns(labels, width)
+    rows = ceil(len(labels) / told) if labels else 0
+    height = _row_height(figure, width / columns) * lines
+    height += LINE * (headed.count("\n") + 2 + rows)
     with pyplot.rc_context(STYLE):
         drawing, axes = pyplot.subplots(
             lines,
             columns,
-            figsize=size,
+            figsize=(width, height),
             squeeze=False,
             layout="constrained",
             sharey=figure.same_scale,
         )
         places = list(axes.ravel())
         if figure.panels:
-            _draw_panels(figure, drawing, places)
+            _draw_panels(figure, drawing, places, told)
         elif figure.maps:
             _draw_maps(figure, drawing, places)
         else:
             _draw_pictures(figure, places)
         for place in places[len(each) :]:
             place.axis("off")
-        note = fill(figure.note, int(LETTERS * width / PAGE))
-        drawing.suptitle(f"{figure.title}\n{note}".strip(), fontsize=9)
+        drawing.suptitle(headed, fontsize=9)
     pyplot.close(drawing)
     return drawing
 
@@ -86,17 +93,17 @@ def _row_height(figure: Figure, width: float) -> float:
         return HEIGHT
     if figure.maps:
         return 0.75 * width + 0.45
-    return max(width * pixels.shape[0] / pixels.shape[1] for _, pixels in figure.pictures) + 0.25
+    return max(width * pixels.shape[0] / pixels.shape[1] for _, pixels in figure.pictures) + 0.2
 
 
-def _draw_panels(figure: Figure, drawing: Drawing, places: Sequence[Axes]) -> None:
+def _draw_panels(figure: Figure, drawing: Drawing, places: Sequence[Axes], columns: int) -> None:
     styles = _styles([line for panel in figure.panels for line in panel.lines])
     for number, (panel, place) in enumerate(zip(figure.panels, places, strict=False)):
         _draw_panel(panel, place, styles)
         if figure.same_scale and number % figure.columns:
             place.set_ylabel("")
         _limit(figure.panels if figure.same_scale else [panel], place)
-    _add_legend(drawing, places[: len(figure.panels)])
+    _add_legend(drawing, places[: len(figure.panels)], columns)
 
 
 def _draw_panel(panel: Panel, place: Axes, styles: Mapping[str, Mapping[str, object]]) -> None:
@@ -134,17 +141,21 @@ def _steps_beside(lines: Sequence[Line], place: Axes) -> list[float]:
 
 
 def _limit(panels: Sequence[Panel], place: Axes) -> None:
-    """Logarithmic axes show what there is, but neither rounding nor intervals without end."""
-    if not panels[0].logarithmic:
-        return
+    """Show all points, and their intervals; but on logarithmic axes neither rounding nor intervals
+    without end."""
     lines = [line for panel in panels for line in panel.lines]
-    values = np.array([value for line in lines for value in line.y if value > 0])
-    if not len(values):
+    values = np.array([value for line in lines for value in line.y], dtype=float)
+    ends = [end for line in lines for given in (line.low, line.high) for end in given or ()]
+    if not panels[0].logarithmic:
+        shown = [value for value in (*values, *ends) if np.isfinite(value)] or [0.0, 1.0]
+        margin = 0.06 * (max(shown) - min(shown)) or 0.5
+        place.set_ylim(min(shown) - margin, max(shown) + margin)
         return
-    top, bottom = values.max(), max(values.min(), values.max() / 10**DECADES)
-    ends = np.array([v for line in lines for v in (*(line.low or ()), *(line.high or ()))])
-    ends = ends[(ends > bottom / 10) & (ends < top * 10)]
-    place.set_ylim(min([bottom, *ends]) / 1.5, max([top, *ends]) * 1.5)
+    values = values[values > 0]
+    if len(values):
+        top, bottom = values.max(), max(values.min(), values.max() / 10**DECADES)
+        near = [end for end in ends if bottom / 10 < end < top * 10]
+        place.set_ylim(min([bottom, *near]) / 1.5, max([top, *near]) * 1.5)
 
 
 def _styles(lines: Sequence[Line]) -> dict[str, dict[str, object]]:
@@ -166,16 +177,22 @@ def _styles(lines: Sequence[Line]) -> dict[str, dict[str, object]]:
     return found
 
 
-def _add_legend(drawing: Drawing, places: Sequence[Axes]) -> None:
-    """One for all panels, in rows of the same length."""
+def _legend_columns(labels: Sequence[str], width: float) -> int:
+    """So many that the rows of a legend fill the width (inches), and are of the same length."""
+    if not labels:
+        return 1
+    room = LETTERS * width / PAGE
+    most = max(1, int(room / (max(map(len, labels)) + 10)))  # besides the lines themselves
+    return ceil(len(labels) / ceil(len(labels) / most))
+
+
+def _add_legend(drawing: Drawing, places: Sequence[Axes], columns: int) -> None:
+    """One for all panels."""
     found = {}
     for place in places:
         for handle, label in zip(*place.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
     if found:
-        room = 60 * drawing.get_figwidth() / PAGE  # letters in a row, beside handles
-        most = max(1, int(room / (max(map(len, found)) + 4)))
-        columns = ceil(len(found) / ceil(len(found) / min(most, 4)))
         drawing.legend(
             found.values(), found.keys(), loc="outside lower center", ncols=columns, handlelength=3
         )
