@@ -11,6 +11,17 @@ OUT = Path("frequency")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`jt-freq`: look inside methods by frequency in time and space."""
+    given = make().parse_args(arguments)
+
+    def work() -> None:
+        from jtcore.frequency import command
+
+        command.ANALYSES[given.analysis](given)
+
+    return guarded(work)
+
+
+def make() -> argparse.ArgumentParser:
     parser = make_parser(
         "jt-freq",
         "Look inside methods by frequency in time and space: figures, with their numbers in CSV"
@@ -22,14 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_loss(kinds)
     _add_run(kinds)
     _add_adapter(kinds)
-    given = parser.parse_args(arguments)
-
-    def work() -> None:
-        from jtcore.frequency import command
-
-        command.ANALYSES[given.analysis](given)
-
-    return guarded(work)
+    return parser
 
 
 def _add_shift(kinds: argparse._SubParsersAction) -> None:

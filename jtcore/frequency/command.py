@@ -18,7 +18,7 @@ from jtcore.frequency.subject import Subject
 
 def shifts(given: Namespace) -> None:
     """Raises JtError."""
-    subject, settings = _shift_subject(given)
+    subject, settings = shift_subject(given)
     stream = subject.chosen(given.data, "video")
     clips = subject.latents(stream)
     of = f"{_named(subject)}, {len(clips)} clips of data.{stream}"
@@ -28,7 +28,7 @@ def shifts(given: Namespace) -> None:
 
 def inversions(given: Namespace) -> None:
     """Raises JtError."""
-    subject, settings = _shift_subject(given)
+    subject, settings = shift_subject(given)
     stream = subject.chosen(given.data, "video")
     of = f"{_named(subject)}, data.{stream}"
     figures = _one_step(subject, stream, settings, of)
@@ -92,11 +92,11 @@ def run(given: Namespace) -> None:
 def adapter(given: Namespace) -> None:
     """Raises JtError."""
     subject = _subject(given, finished=True)
-    known, of = _low_rank(subject), _named(subject)
+    known, of = low_rank(subject), _named(subject)
     if given.beside:
         other = _subject(Namespace(**{**vars(given), "source": given.beside}), finished=True)
         beside = other.run.name  # figures are shown where no such path is
-        known |= {f"{name} of {beside}": each for name, each in _low_rank(other).items()}
+        known |= {f"{name} of {beside}": each for name, each in low_rank(other).items()}
     written = []
     if known:
         written += write_figure(adapters.rank_figure(known, of), given.out, "adapter_ranks")
@@ -120,7 +120,7 @@ def adapter(given: Namespace) -> None:
     _tell(written)
 
 
-def _low_rank(subject: Subject) -> dict[str, Adapter]:
+def low_rank(subject: Subject) -> dict[str, Adapter]:
     """The adapters whose updates are of low rank; of the others it is said that they are not."""
     found = {}
     for name, each in subject.model.adapters.items():
@@ -161,7 +161,8 @@ def _named(subject: Subject) -> str:
     return f"{backbone.kind}{drawn}{of_run}"
 
 
-def _shift_subject(given: Namespace) -> tuple[Subject, shift.Settings]:
+def shift_subject(given: Namespace) -> tuple[Subject, shift.Settings]:
+    """What is shifted, and how. Raises JtError."""
     subject = _subject(given)
     settings = shift.Settings(
         std=given.std,

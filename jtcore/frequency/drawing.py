@@ -83,6 +83,8 @@ def draw(figure: Figure) -> Drawing:
         for place in places[len(each) :]:
             place.axis("off")
         drawing.suptitle(headed, fontsize=9)
+        drawing.get_layout_engine().execute(drawing)  # once, not each time that it is saved
+        drawing.set_layout_engine("none")
     pyplot.close(drawing)
     return drawing
 

@@ -118,7 +118,7 @@ def _saved(drawing: Any, kind: str) -> bytes:
     plain = {"png": {"Software": None}, "svg": {"Date": None}}[kind]  # as bytes, the same each time
     buffer = io.BytesIO()
     with rc_context(STYLE):
-        drawing.savefig(buffer, format=kind, dpi=RESOLUTION, metadata=plain, bbox_inches="tight")
+        drawing.savefig(buffer, format=kind, dpi=RESOLUTION, metadata=plain)
     return buffer.getvalue()
 
 

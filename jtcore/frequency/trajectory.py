@@ -116,9 +116,7 @@ def figure(subject: Subject, prompts: int, seeds: Sequence[int], of: str) -> Fig
             mean, low, high = _interval(there)
             lines.append(Line(name, x, mean, low, high))
         title = f"adapters {'on' if on else 'off'}"
-        panels.append(
-            Panel(title, "step of denoising", "part that is there", lines)
-        )
+        panels.append(Panel(title, "step of denoising", "part that is there", lines))
     note = f"{of}; {prompts} prompts, seeds {list(seeds)}; mean and 95 % interval over videos"
     return Figure("When motion and appearance form", panels, 2, note, same_scale=True)
 
