@@ -101,7 +101,7 @@ def figures(clean: Tensor, backbone: Backbone, settings: Settings, of: str) -> d
             panel = panels.setdefault(
                 (time, told.axes[0].name), panel_at(time, told, "share of energy")
             )
-            panel.lines.append(line(name, told))
+            panel.lines.append(line(name, told, most=1))
         if name == CLEAN:
             unshifted = each[2]
         else:
@@ -132,9 +132,9 @@ def folds(settings: Settings) -> Sequence[Callable[[np.ndarray], Spectrum]]:
     )
 
 
-def line(name: str, found: Spectrum, positive: bool = True) -> Line:
-    """Mean over clips of their energies, with its 95 % interval; of estimates of an energy that may
-    come out below 0, none is `positive`."""
+def line(name: str, found: Spectrum, positive: bool = True, most: float = inf) -> Line:
+    """Mean over clips of their energies, which are at `most` so large, with its 95 % interval; of
+    estimates of an energy that may come out below 0, none is `positive`."""
     interval = energy_interval if positive else mean_interval
     intervals = [interval(band.tolist()) for band in found.energy.T]
     bounded = all(each.is_bounded for each in intervals)
@@ -143,7 +143,7 @@ def line(name: str, found: Spectrum, positive: bool = True) -> Line:
         found.axes[0].values.tolist(),
         [each.estimate for each in intervals],
         [each.low for each in intervals] if bounded else None,
-        [each.high for each in intervals] if bounded else None,
+        [min(each.high, most) for each in intervals] if bounded else None,
     )
 
 

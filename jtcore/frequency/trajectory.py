@@ -121,11 +121,18 @@ def figure(subject: Subject, prompts: int, seeds: Sequence[int], of: str) -> Fig
     return Figure("When motion and appearance form", panels, 2, note, same_scale=True)
 
 
-def _interval(values: np.ndarray) -> tuple[list[float], list[float], list[float]]:  # (S, N)
+Bound = list[float] | None
+
+
+def _interval(values: np.ndarray) -> tuple[list[float], Bound, Bound]:  # (S, N)
+    """Mean, low and high of each row; of one video nothing is known of others."""
     from jtcore.statistics import mean_interval
 
     found = [mean_interval(row.tolist()) for row in values]
-    return tuple([getattr(each, key) for each in found] for key in ("estimate", "low", "high"))
+    mean = [each.estimate for each in found]
+    if not all(each.is_bounded for each in found):
+        return mean, None, None
+    return mean, [each.low for each in found], [each.high for each in found]
 
 
 def previews(run: Path) -> dict[int, list[Path]]:
@@ -148,7 +155,7 @@ def training_figure(found: Mapping[int, Sequence[Path]], fps: float, of: str) ->
         if domain == "time":
             spectra = {step: _in_hertz(each, fps) for step, each in spectra.items()}
         axis = next(iter(spectra.values())).axes[0]
-        lines = [line(f"step {step}", each.share) for step, each in spectra.items()]
+        lines = [line(f"step {step}", each.share, most=1) for step, each in spectra.items()]
         label = f"{axis.name} ({axis.unit})"
         panels.append(Panel(f"previews, in {domain}", label, "share of energy", lines, True))
     note = f"{of}; mean and 95 % interval over previews"

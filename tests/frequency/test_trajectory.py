@@ -9,8 +9,9 @@ import torch
 from attrs import evolve
 
 from jtcore.diffusion import separate
+from jtcore.frequency.drawing import draw
 from jtcore.frequency.subject import Subject
-from jtcore.frequency.trajectory import Recording, denoised, formed, parts
+from jtcore.frequency.trajectory import Recording, denoised, figure, formed, parts
 from jtcore.guidance import cosine_guidance
 from jtcore.inversion import invert
 from jtcore.sample import denoise, requests
@@ -29,6 +30,12 @@ def test_listening_leaves_samples_as_they_are(subject):
     assert torch.equal(final, denoise([request], settings, subject.model, shape))
     assert beliefs.shape == (settings.steps, *final.shape)
     torch.testing.assert_close(beliefs[-1], final, rtol=1e-3, atol=1e-3)
+
+
+def test_of_one_video_there_is_no_interval(subject):
+    told = figure(subject, 1, [0], "pocket")
+    assert {line.low for panel in told.panels for line in panel.lines} == {None}
+    draw(told)
 
 
 def test_samples_begin_with_the_noise_of_the_recipes_video(pocket, write_recipe, data):
