@@ -13,6 +13,7 @@ from jtcore.frequency import figures, inversion, shift
 from jtcore.frequency.cli import main, make
 from jtcore.frequency.command import shift_subject
 from jtcore.frequency.subject import Subject
+from jtcore.grids.grid import Grid, Trial, write_grid
 
 MASKED = '{kind = "diffusion", masked = "mean"}'
 
