@@ -243,6 +243,36 @@ def test_a_dry_run_tells_what_would_be_done_and_does_nothing(here, run, tmp_path
     assert sorted(out.rglob("*")) == files
 
 
+def test_a_launcher_of_ones_own_does_the_runs(here, run, plugin_folder):
+    folder = plugin_folder(
+        backwards="""
+        from attrs import frozen
+        from jtcore import hookimpl
+        from jtcore.grids.work import do
+
+        @frozen
+        class Backwards:
+            loud: bool = False
+
+            def launch(self, jobs, stop):
+                for run in reversed(jobs.runs):
+                    jobs.say("next!" if self.loud else "next")
+                    jobs.ended(run, do(run, jobs.say, stop))
+
+        @hookimpl
+        def jt_launchers():
+            return {"backwards": Backwards}
+        """
+    )
+    here["plugins"] = {"folders": [*here["plugins"]["folders"], str(folder)]}
+    said = run(here | {"launch": {"kind": "backwards", "loud": True}})
+    told = [line for line in said if line.startswith(("next", "["))]
+    assert told == [
+        *("next!", "[1/2] full-rank2-seed0 finished"),
+        *("next!", "[2/2] full-rank1-seed0 finished"),
+    ]
+
+
 def test_a_folder_of_something_else_is_refused(here, write_recipe, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/precious").touch()
