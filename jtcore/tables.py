@@ -106,7 +106,7 @@ def change(table: Mapping[str, Any], settings: Sequence[str]) -> Table:
         keys = path.strip().split(".")
         if not equals or not all(keys):
             raise JtError(f"--set {setting!r}: expected PATH=VALUE, such as stage.joint.steps=50")
-        node: Any = _literal(value.strip())
+        node: Any = literal(value.strip())
         for key in reversed(keys):
             node = {key: node}
         table = overlay(table, node)
@@ -118,7 +118,7 @@ def write_toml(table: Mapping[str, Any]) -> str:
     return tomli_w.dumps(table)
 
 
-def _literal(text: str) -> Any:
+def literal(text: str) -> Any:
     """A TOML value; a bare word is a string."""
     try:
         table = tomllib.loads(f"value = {text}")

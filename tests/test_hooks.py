@@ -15,6 +15,7 @@ EVERY_HOOK = """
     from jtcore import hookimpl
     from jtcore.adapter import Adapter
     from jtcore.controls import Control
+    from jtcore.grids.work import do
     from torch import nn
     from torch.optim import SGD
 
@@ -128,6 +129,16 @@ EVERY_HOOK = """
     def jt_controls():
         return {"still": Still}
 
+    @frozen
+    class Backwards:
+        def launch(self, jobs, stop):
+            for run in reversed(jobs.runs):
+                jobs.ended(run, do(run, jobs.say, stop))
+
+    @hookimpl
+    def jt_launchers():
+        return {"backwards": Backwards}
+
     @hookimpl
     def jt_run_branch(branch):
         return note("jt_run_branch", None)
@@ -194,5 +205,6 @@ def test_a_folder_provides_a_kind_of_each_family(load_with):
     assert loaded.broken == ()
     kinds = {"backbones": "tiny", "adapters": "bias", "losses": "absolute", "metrics": "mean"}
     kinds |= {"formats": "text", "image_encoders": "average", "controls": "still"}
+    kinds |= {"launchers": "backwards"}
     for family, kind in kinds.items():
         assert loaded.find(family, kind) is loaded.families[family][kind]

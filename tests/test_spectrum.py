@@ -136,6 +136,13 @@ def test_a_tensor_in_training_and_in_bfloat16_is_told_of_too(fold):
     np.testing.assert_array_equal(fold(clips).energy, expected)
 
 
+@pytest.mark.parametrize("fold", FOLDS)
+def test_single_precision_tells_the_same_as_double(fold):
+    clips = noise(N, C, F, H, W)
+    expected = fold(clips).energy
+    np.testing.assert_allclose(fold(clips.astype(np.float32)).energy, expected, rtol=1e-5)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 @pytest.mark.parametrize("fold", FOLDS)
 def test_what_a_clip_is_told_of_does_not_depend_on_its_device(fold):

@@ -12,8 +12,10 @@ from jtcore.adapter import Adapter, switched_on, told
 from jtcore.errors import JtError
 from jtcore.frequency.figures import Figure, Line, Panel
 from jtcore.frequency.subject import Subject
+from jtcore.references import shown
 from jtcore.rng import generator
 
+DEPTH = "layer, in order of depth"
 Factors = tuple[Tensor, Tensor]  # down (rank, in), up (out, rank)
 
 
@@ -111,10 +113,12 @@ def strengths(
     subject: Subject, streams: Sequence[str], times: Sequence[float], seed: int = 0
 ) -> Iterator[tuple[str, str, float, Mapping[str, float]]]:
     """What adapters multiply their updates by: adapter, table, time, and by layer the mean over
-    the first clips of its files. Nothing of adapters that have no such strengths."""
+    the first clips of its files, where those are on that the recipe has on there. Nothing of
+    adapters that have no such strengths."""
     model = subject.model
     for stream in streams:
-        data = subject.stream(stream)
+        data, (on, _) = subject.stream(stream), subject.adapters(stream)
+        scales = dict.fromkeys(on.values(), 1.0)
         for time in times:
             totals: dict[str, dict[str, list[float]]] = {}
             for file in range(len(data)):
@@ -123,17 +127,31 @@ def strengths(
                 noise = torch.randn(part.latents.shape, generator=rng).to(part.latents)
                 at = torch.full((len(noise),), time, device=noise.device)
                 signal, sigma = model.backbone.levels(at).over(noise)
-                adapters = list(model.adapters.values())
-                with switched_on(dict.fromkeys(adapters, 1.0), len(noise), part.files):
-                    text = told(adapters, part.text, part.prompts)
+                with switched_on(scales, len(noise), part.files, shown(part)):
+                    text = told(scales, part.text, part.prompts)
                     with model.engine.autocast():
                         model.backbone.predict(signal * part.latents + sigma * noise, at, text)
-                    for name, adapter in model.adapters.items():
+                    for name, adapter in on.items():
                         for layer, strength in adapter.strengths().items():
                             of_layer = totals.setdefault(name, {}).setdefault(layer, [])
                             of_layer.append(float(strength))
             for name, found in totals.items():
                 yield name, stream, time, {k: sum(v) / len(v) for k, v in found.items()}
+
+
+def strength_rows(
+    found: Sequence[tuple[str, str, float, Mapping[str, float]]],
+) -> Iterator[dict[str, str | float]]:
+    """Each strength with its place."""
+    for adapter, stream, time, strengths in found:
+        for layer, strength in strengths.items():
+            yield {
+                "adapter": adapter,
+                "data": stream,
+                "time": time,
+                "layer": layer,
+                "strength": strength,
+            }
 
 
 def rank_figure(adapters: Mapping[str, Adapter], of: str) -> Figure:
@@ -142,13 +160,19 @@ def rank_figure(adapters: Mapping[str, Adapter], of: str) -> Figure:
     panels = []
     for title, key in (("size of updates", "norm"), ("effective rank", "effective_rank")):
         lines = [
-            Line(name, list(range(len(found))), [getattr(each, key) for each in found])
+            Line(
+                name,
+                list(range(len(found))),
+                [getattr(each, key) for each in found],
+                names=[each.name for each in found],
+            )
             for name, found in told_of.items()
         ]
-        panels.append(Panel(title, "layer, in order of depth", title, lines))
+        panels.append(Panel(title, DEPTH, title, lines))
     lines = [_spectrum(name, found) for name, found in told_of.items()]
     panels.append(Panel("spectra of updates", "singular value", "share of energy", lines, True))
-    return Figure("What adapters learned", panels, 3, of)
+    note = f"{of}; of spectra the mean over layers, and the least and the largest"
+    return Figure("What adapters learned", panels, 2, note)
 
 
 def _spectrum(name: str, found: Sequence[Layer]) -> Line:
@@ -170,11 +194,14 @@ def overlap_figure(found: Mapping[str, Sequence[Overlap]], of: str) -> Figure:
     """Of each pair: the agreement of what they read and write, beside what chance has."""
     panels = []
     for pair, each in found.items():
-        x = list(range(len(each)))
-        keys = ("read", "write", "read_by_chance", "write_by_chance")
-        lines = [Line(k.replace("_", " "), x, [getattr(one, k) for one in each]) for k in keys]
-        panels.append(Panel(pair, "layer, in order of depth", "agreement of subspaces", lines))
-    return Figure("Where adapters could interfere", panels, 2, of)
+        x, names = list(range(len(each))), [one.name for one in each]
+        lines = []
+        for key in ("read", "write"):
+            lines.append(Line(key, x, [getattr(one, key) for one in each], names=names))
+            chance = [getattr(one, f"{key}_by_chance") for one in each]
+            lines.append(Line(f"{key} by chance", x, chance, names=names, beside=key))
+        panels.append(Panel(pair, DEPTH, "agreement", lines))
+    return Figure("Where adapters could interfere", panels, 2, of, same_scale=True)
 
 
 def strength_figure(rows: Sequence[tuple[str, str, float, Mapping[str, float]]], of: str) -> Figure:
@@ -185,15 +212,20 @@ def strength_figure(rows: Sequence[tuple[str, str, float, Mapping[str, float]]],
     for adapter, stream, time, found in rows:
         name = f"{adapter}, {stream}"
         over_time.setdefault(name, []).append((time, sum(found.values()) / len(found)))
-        for index, value in enumerate(found.values()):
-            over_layers.setdefault(name, {}).setdefault(index, []).append(value)
+        for layer, value in found.items():
+            over_layers.setdefault(name, {}).setdefault(layer, []).append(value)
     by_time = [Line(name, *map(list, zip(*each, strict=True))) for name, each in over_time.items()]
     by_layer = [
-        Line(name, list(each), [sum(v) / len(v) for v in each.values()])
+        Line(
+            name,
+            list(range(len(each))),
+            [sum(v) / len(v) for v in each.values()],
+            names=list(each),
+        )
         for name, each in over_layers.items()
     ]
     panels = [
         Panel("over times", "time (the schedule's own)", "mean strength", by_time),
-        Panel("over layers", "layer, in order of depth", "mean strength", by_layer),
+        Panel("over layers", DEPTH, "mean strength", by_layer),
     ]
     return Figure("How strongly adapters act", panels, 2, of)

@@ -11,6 +11,17 @@ OUT = Path("frequency")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`jt-freq`: look inside methods by frequency in time and space."""
+    given = make().parse_args(arguments)
+
+    def work() -> None:
+        from jtcore.frequency import command
+
+        command.ANALYSES[given.analysis](given)
+
+    return guarded(work)
+
+
+def make() -> argparse.ArgumentParser:
     parser = make_parser(
         "jt-freq",
         "Look inside methods by frequency in time and space: figures, with their numbers in CSV"
@@ -22,14 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_loss(kinds)
     _add_run(kinds)
     _add_adapter(kinds)
-    given = parser.parse_args(arguments)
-
-    def work() -> None:
-        from jtcore.frequency import command
-
-        command.ANALYSES[given.analysis](given)
-
-    return guarded(work)
+    return parser
 
 
 def _add_shift(kinds: argparse._SubParsersAction) -> None:
@@ -45,6 +49,11 @@ def _add_inversion(kinds: argparse._SubParsersAction) -> None:
     _add_data(parser)
     _add_shifts(parser)
     parser.add_argument("--steps", type=_at_least(1), default=25, help="of inversion; default 25")
+    parser.add_argument(
+        "--one-step",
+        action="store_true",
+        help="nothing but what a shifted answer stands for at each time, which asks no denoiser",
+    )
 
 
 def _add_loss(kinds: argparse._SubParsersAction) -> None:
@@ -52,7 +61,12 @@ def _add_loss(kinds: argparse._SubParsersAction) -> None:
     _add_source(parser, "a recipe, or the folder of a run, with its weights as trained")
     _add_data(parser)
     parser.add_argument(
-        "--losses", nargs="+", default=[], metavar="KIND", help="default: all that need no masks"
+        "--losses",
+        nargs="+",
+        default=[],
+        metavar="LOSS",
+        help='a kind, or a table such as \'{kind = "shift", applied_to = "target"}\'; default: all'
+        " kinds that need neither masks nor options",
     )
     parser.add_argument("--against", default="diffusion", metavar="KIND", help="default: diffusion")
     parser.add_argument(
@@ -64,7 +78,7 @@ def _add_loss(kinds: argparse._SubParsersAction) -> None:
         " and target shifted together; none to leave it out; default: channel frame",
     )
     parser.add_argument(
-        "--draws", type=_at_least(2), default=16, help="of clip, time and noise; default 16"
+        "--draws", type=_at_least(3), default=16, help="of clip, time and noise; default 16"
     )
     parser.add_argument(
         "--own", type=_at_least(2), default=8, help="of what a loss draws; default 8"

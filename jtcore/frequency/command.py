@@ -1,7 +1,5 @@
 """What `jt-freq` does: each analysis writes its figures, and tells its numbers."""
 
-import csv
-import io
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
@@ -11,46 +9,53 @@ from typing import Any
 import attrs
 from attrs import evolve
 
+from jtcore.adapter import Adapter
 from jtcore.errors import JtError
-from jtcore.files import write_text
-from jtcore.frequency import adapters, inversion, losses, shift, trajectory
-from jtcore.frequency.figures import Figure, write_figure
+from jtcore.frequency import adapters, asked, inversion, losses, shift, trajectory
+from jtcore.frequency.figures import Figure, write_figure, write_table
 from jtcore.frequency.subject import Subject
 
 
 def shifts(given: Namespace) -> None:
     """Raises JtError."""
-    subject, settings = _shift_subject(given)
+    subject, settings = shift_subject(given)
     stream = subject.chosen(given.data, "video")
     clips = subject.latents(stream)
     of = f"{_named(subject)}, {len(clips)} clips of data.{stream}"
-    _tell(write_figure(shift.figure(clips, subject.schedule, settings, of), given.out, "shift"))
+    found = shift.figures(clips, subject.schedule, settings, of)
+    _tell([path for name, each in found.items() for path in write_figure(each, given.out, name)])
 
 
 def inversions(given: Namespace) -> None:
     """Raises JtError."""
-    subject, settings = _shift_subject(given)
+    subject, settings = shift_subject(given)
     stream = subject.chosen(given.data, "video")
-    found = inversion.reconstructions(subject, stream, settings, given.steps)
-    of = f"{_named(subject)}, data.{stream}, {given.steps} steps"
-    written = write_figure(inversion.figure(found, settings, of), given.out, "inversion")
-    shown = Figure(
-        "Reconstructed under shifts: first, middle and last frame",
-        (),
-        2,
-        of,
-        list(inversion.pictures(subject, found)),
-    )
-    written += write_figure(shown, given.out, "inversion_frames")
-    one_step = dict(inversion.one_step(subject, found["clip"], settings))
-    at_once = Figure(
-        "Clean latents that shifted noise stands for",
-        (),
-        len(settings.times),
-        f"{_named(subject)}, data.{stream}",
-        list(inversion.pictures(subject, one_step)),
-    )
-    _tell([*written, *write_figure(at_once, given.out, "one_step_frames")])
+    of = f"{_named(subject)}, data.{stream}"
+    figures = _one_step(subject, stream, settings, of)
+    if not given.one_step:
+        figures |= _inverted(subject, stream, settings, given.steps, of)
+    _tell([path for name, each in figures.items() for path in write_figure(each, given.out, name)])
+
+
+def _one_step(
+    subject: Subject, stream: str, settings: shift.Settings, of: str
+) -> dict[str, Figure]:
+    clips = subject.latents(stream)
+    figure = inversion.one_step_figure(clips, subject.schedule, settings, of)
+    pictures = inversion.pictures(subject, dict(inversion.one_step(subject, clips, settings)))
+    title = "Clean latents that a shifted answer stands for: first, middle and last frame"
+    frames = Figure(title, columns=len(settings.times), note=of, pictures=list(pictures))
+    return {"one_step": figure, "one_step_frames": frames}
+
+
+def _inverted(
+    subject: Subject, stream: str, settings: shift.Settings, steps: int, of: str
+) -> dict[str, Figure]:
+    found = inversion.reconstructions(subject, stream, settings, steps)
+    of = f"{of}, {steps} steps"
+    title = "Reconstructed under shifts: first, middle and last frame"
+    frames = Figure(title, note=of, pictures=list(inversion.pictures(subject, found)))
+    return {"inversion": inversion.figure(found, settings, of), "inversion_frames": frames}
 
 
 def loss(given: Namespace) -> None:
@@ -58,15 +63,15 @@ def loss(given: Namespace) -> None:
     subject = _subject(given)
     stream = subject.chosen(given.data, "video")
     settings = losses.Settings(draws=given.draws, own=given.own, seed=given.seed)
-    kinds = list(dict.fromkeys([given.against, *given.losses])) if given.losses else []
-    asked = losses.askable(subject, kinds, given.against, given.offset)
-    found = losses.gradients(subject, stream, asked, settings)
-    rows = losses.table(subject, found, given.against, given.seed)
+    wanted = asked.askable(subject, given.losses, given.against, given.offset)
+    against = next(iter(wanted))
+    found = losses.gradients(subject, stream, wanted, settings)
+    rows = losses.table(subject, stream, found, against, given.seed)
     of = f"{_named(subject)}, data.{stream}"
     written = write_figure(losses.figure(found, settings, of), given.out, "loss")
     table = given.out / "loss_weights.csv"
-    write_text(table, _csv(rows))
-    for line in _shown(rows, given.against):
+    write_table(table, [dict(_flat(row)) for row in rows])
+    for line in _shown(rows, against):
         print(line)
     _tell([*written, table])
 
@@ -77,7 +82,7 @@ def run(given: Namespace) -> None:
     figure = trajectory.figure(subject, given.prompts, given.seeds, _named(subject))
     written = write_figure(figure, given.out, "denoising")
     if found := trajectory.previews(subject.run):
-        figure = trajectory.training_figure(found, _named(subject))
+        figure = trajectory.training_figure(found, subject.sampling.fps, _named(subject))
         written += write_figure(figure, given.out, "training")
     else:
         print("this run has no previews (sample.preview), so nothing is told of its training")
@@ -87,13 +92,14 @@ def run(given: Namespace) -> None:
 def adapter(given: Namespace) -> None:
     """Raises JtError."""
     subject = _subject(given, finished=True)
-    of = _named(subject)
-    known = dict(subject.model.adapters)
+    known, of = low_rank(subject), _named(subject)
     if given.beside:
-        beside = Path(given.beside).resolve().name  # figures are shown where no such path is
         other = _subject(Namespace(**{**vars(given), "source": given.beside}), finished=True)
-        known |= {f"{name} of {beside}": a for name, a in other.model.adapters.items()}
-    written = write_figure(adapters.rank_figure(known, of), given.out, "adapter_ranks")
+        beside = other.run.name  # figures are shown where no such path is
+        known |= {f"{name} of {beside}": each for name, each in low_rank(other).items()}
+    written = []
+    if known:
+        written += write_figure(adapters.rank_figure(known, of), given.out, "adapter_ranks")
     pairs = {
         f"{one}, {other}": adapters.overlaps(known[one], known[other])
         for one, other in combinations(known, 2)
@@ -103,13 +109,28 @@ def adapter(given: Namespace) -> None:
         figure = adapters.overlap_figure(pairs, of)
         written += write_figure(figure, given.out, "adapter_overlaps")
     streams = [name for name in subject.recipe.used_data if name in _trained(subject)]
-    rows = list(adapters.strengths(subject, streams, given.times))
-    if rows:
-        figure = adapters.strength_figure(rows, of)
+    strengths = list(adapters.strengths(subject, streams, given.times))
+    if strengths:
+        figure = adapters.strength_figure(strengths, of)
         written += write_figure(figure, given.out, "adapter_strengths")
+        written.append(given.out / "adapter_strengths_each.csv")
+        write_table(written[-1], adapters.strength_rows(strengths))
     else:
         print("none of these adapters has strengths of its own to tell")
     _tell(written)
+
+
+def low_rank(subject: Subject) -> dict[str, Adapter]:
+    """The adapters whose updates are of low rank; of the others it is said that they are not."""
+    found = {}
+    for name, each in subject.model.adapters.items():
+        try:
+            each.factors()
+        except JtError as error:
+            print(f"adapter.{name}: {error}; so nothing is told of its rank")
+        else:
+            found[name] = each
+    return found
 
 
 ANALYSES: Mapping[str, Callable[[Namespace], None]] = {
@@ -122,10 +143,9 @@ ANALYSES: Mapping[str, Callable[[Namespace], None]] = {
 
 
 def _subject(given: Namespace, finished: bool = False) -> Subject:
-    subject = Subject(given.source, given.set, given.plugin_folder)
-    if finished and subject.run is None:
-        raise JtError(f"{given.source}: is no folder of a run; name one, such as runs/RECIPE-000")
-    return subject
+    if finished and not Path(given.source).is_dir():
+        raise JtError(f"{given.source}: is no folder of a run; name one, such as runs/RECIPE-001")
+    return Subject(given.source, given.set, given.plugin_folder)
 
 
 def _trained(subject: Subject) -> set[str]:
@@ -133,14 +153,16 @@ def _trained(subject: Subject) -> set[str]:
 
 
 def _named(subject: Subject) -> str:
-    """Which weights all this is of; drawn ones are called so."""
+    """Which weights all this is of; drawn ones are called so, and trained ones by their run."""
     backbone = subject.recipe.backbone
     weights = getattr(backbone.spec, "weights", None)
     drawn = " with random weights" if weights == "random" else ""
-    return f"{backbone.kind}{drawn}"
+    of_run = f", {subject.run.name}" if subject.run else ""
+    return f"{backbone.kind}{drawn}{of_run}"
 
 
-def _shift_subject(given: Namespace) -> tuple[Subject, shift.Settings]:
+def shift_subject(given: Namespace) -> tuple[Subject, shift.Settings]:
+    """What is shifted, and how. Raises JtError."""
     subject = _subject(given)
     settings = shift.Settings(
         std=given.std,
@@ -160,17 +182,6 @@ def _shift_subject(given: Namespace) -> tuple[Subject, shift.Settings]:
 def _tell(written: Sequence[Path]) -> None:
     for path in written:
         print(path)
-
-
-def _csv(rows: Sequence[losses.Row]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    flat = [dict(_flat(row)) for row in rows]
-    writer.writerow(flat[0])
-    writer.writerows(
-        [f"{v:.6g}" if isinstance(v, float) else v for v in row.values()] for row in flat
-    )
-    return text.getvalue()
 
 
 def _flat(row: losses.Row) -> Iterator[tuple[str, Any]]:

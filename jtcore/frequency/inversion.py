@@ -15,7 +15,17 @@ from torch import Tensor
 from jtcore.adapter import switched_on
 from jtcore.diffusion import separate
 from jtcore.frequency.figures import Figure, Panel
-from jtcore.frequency.shift import SHARED, Settings, line, shifted_latents
+from jtcore.frequency.shift import CLEAN as UNSHIFTED
+from jtcore.frequency.shift import (
+    SHARED,
+    Settings,
+    by_clip,
+    folds,
+    line,
+    panel_at,
+    shifted,
+    shifted_latents,
+)
 from jtcore.frequency.subject import Subject
 from jtcore.inversion import CLEAN, invert
 from jtcore.model import Model
@@ -23,8 +33,9 @@ from jtcore.noise import draw_shared
 from jtcore.recipe import NoisePrior
 from jtcore.rng import generator
 from jtcore.sample import decoded
-from jtcore.spectrum import radial, temporal
+from jtcore.types import Backbone
 
+CLIPS = "the clips"
 FRAMES = 3  # of each video, to show
 
 
@@ -75,18 +86,42 @@ def reconstructions(
 
 def figure(found: Mapping[str, Tensor], settings: Settings, of: str) -> Figure:
     """The energy of the error beside the clips, by frequency in space and in time."""
-    clips, panels = found["clip"], []
-    for domain, fold in (("space", radial), ("time", temporal)):
-        lines = []
-        for name, each in found.items():
-            told = each if name == "clip" else each - clips
-            label = "the clips" if name == "clip" else f"error: {name}"
-            lines.append(line(label, fold(np.asarray(told.double()))))
-        axis = fold(np.asarray(clips.double())).axes[0]
+    clips, panels = found["clip"].double(), []
+    for domain, fold in zip(("space", "time"), folds(settings)[:2], strict=True):
+        lines = [line(CLIPS, fold(np.asarray(clips)))]
+        lines += [
+            line(f"error: {name}", fold(np.asarray(each.double() - clips)))
+            for name, each in found.items()
+            if name != "clip"
+        ]
+        axis = fold(np.asarray(clips)).axes[0]
         title = f"error of reconstruction, in {domain}"
         panels.append(Panel(title, f"{axis.name} ({axis.unit})", "energy", lines, True))
-    note = f"{of}; DDIM inversion, answers shifted by N(0, {settings.std:g}^2) on the way down"
-    return Figure("Inversion and reconstruction under shifts", panels, 2, note)
+    note = f"{of}; DDIM inversion, answers shifted by N(0, {settings.std:g}²) on the way down"
+    note += "; mean and 95 % interval over clips"
+    title = "Inversion and reconstruction under shifts"
+    return Figure(title, panels, 2, note, same_scale=True)
+
+
+def one_step_figure(clips: Tensor, backbone: Backbone, settings: Settings, of: str) -> Figure:
+    """The energy of the error beside the clips (N, C, F, H, W), where the true answer is shifted at
+    one time alone: in space and in time at each."""
+    panels: dict[str, Panel] = {}
+    known = clips.double().repeat(settings.draws, 1, 1, 1, 1)
+    for time, name, latents in shifted(clips, backbone, settings):
+        label = CLIPS if name == UNSHIFTED else f"error: {name}"
+        error = latents if name == UNSHIFTED else latents - known
+        for fold in folds(settings)[:2]:
+            told = by_clip(fold(np.asarray(error)), len(clips))
+            empty = panel_at(time, told, "energy")
+            panel = panels.setdefault(empty.title, empty)
+            panel.lines.append(line(label, told))
+    note = (
+        f"{of}; {settings.shifted} shifted by N(0, {settings.std:g}²); mean and 95 % interval over"
+        " clips"
+    )
+    title = "Errors of clean latents that a shifted answer stands for"
+    return Figure(title, list(panels.values()), 2, note, same_scale=True)
 
 
 def pictures(
@@ -98,7 +133,8 @@ def pictures(
     for name, clips in found.items():
         video = decoded(clips[:1].float().to(subject.engine.device), codec).cpu()
         places = np.linspace(0, video.shape[1] - 1, min(FRAMES, video.shape[1])).round().astype(int)
-        shown = torch.cat([video[:, place] for place in places], 2)
+        gap = torch.ones(3, video.shape[2], max(1, video.shape[3] // 24))
+        shown = torch.cat([each for place in places for each in (video[:, place], gap)][:-1], 2)
         yield name if at is None else f"{name}, {at}", shown.permute(1, 2, 0).numpy()
 
 

@@ -10,7 +10,8 @@ is asked several times, for what it draws itself (a shift, an anchor). Of its gr
     signal to noise is |E[g]|^2 over all variance, of one draw.
 
 Squared norms of means are unbiased: products of different draws (U-statistics), and may come out
-below 0. Intervals are bootstraps over draws of noise, 95 %.
+below 0. Intervals are 95 %, over draws of noise: bootstraps of what is told of weights, Student's t
+of jackknife pseudo-values at each frequency.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,43 +20,37 @@ from itertools import cycle, islice
 
 import numpy as np
 import torch
-from attrs import NOTHING, evolve, field, fields, frozen
+from attrs import evolve, field, frozen
 from attrs.validators import ge
 from torch import Tensor
 
-from jtcore.adapter import switched_on, told
+from jtcore.adapter import Adapter, switched_on, told
 from jtcore.errors import JtError
+from jtcore.frequency.asked import Asked
 from jtcore.frequency.figures import Figure, Panel
 from jtcore.frequency.shift import line
 from jtcore.frequency.subject import Subject
 from jtcore.model import Model
-from jtcore.noise import AXES, PLAIN, Draws, SharedNoise
+from jtcore.references import shown
 from jtcore.rng import generator
 from jtcore.spectrum import Spectrum, radial, temporal
-from jtcore.types import Loss, Part
+from jtcore.types import Part
 
 ROLES = ("spatial", "temporal", "attention", "feed_forward", "text_cross")
 ALL = "all"
 RESAMPLED = 1000
-SPLIT = ("mean over noise", "variance over noise", "variance over own draws")
+OWN = "variance over own draws"
+SPLIT = ("mean over noise", "variance over noise", OWN)
 
 
 @frozen
 class Settings:
     """How losses are looked into"""
 
-    draws: int = field(default=16, validator=ge(2))  # of a clip, a time and noise
+    draws: int = field(default=16, validator=ge(3))  # of a clip, a time and noise
     own: int = field(default=8, validator=ge(2))  # of what a loss draws, for each of those
     bands: int = field(default=8, validator=ge(1))
     seed: int = 0
-
-
-@frozen(eq=False)
-class Asked:
-    """A loss, and what it is given: noise may have a part that axes share."""
-
-    loss: Loss
-    draws: Draws = PLAIN
 
 
 @frozen(eq=False)
@@ -89,48 +84,19 @@ class Row:
     snr: float
 
 
-def askable(
-    subject: Subject, kinds: Sequence[str], against: str, offset: Sequence[str]
-) -> dict[str, Asked]:
-    """Losses of those kinds with default options; all that need neither masks nor attention where
-    none is named. `offset` are axes that a part of the noise shares, for one more: the loss
-    `against` with that noise in latents and target alike. Raises JtError for an unknown kind."""
-    for axis in offset:
-        if axis not in AXES:
-            raise JtError(f"--offset {axis}: no axis of noise; there are {', '.join(AXES)}")
-    found = {}
-    for kind in kinds or sorted(subject.plugins.families["losses"]):
-        loss = subject.plugins.find("losses", kind)
-        if _watches_more(loss):
-            if kinds:
-                raise JtError(f"--losses {kind}: it needs more than the prediction, or options")
-            continue
-        found[kind] = Asked(loss())
-    if against not in found:
-        raise JtError(f"--against {against}: it is none of {', '.join(found)}")
-    if offset:
-        noise = Draws(offset=SharedNoise(1.0, tuple(offset)))
-        found[f"{against}, noise shifted"] = Asked(found[against].loss, noise)
-    return found
-
-
-def _watches_more(loss: type) -> bool:
-    """Whether it must be told something, or sees more than the prediction."""
-    if any(each.default is NOTHING for each in fields(loss)):
-        return True
-    made = loss()
-    return getattr(made, "needs_mask", False) or hasattr(made, "attention")
-
-
 def gradients(
     subject: Subject, stream: str, asked: Mapping[str, Asked], settings: Settings
 ) -> dict[str, Gradients]:
-    """Of each loss, on the same clips, times and noise; adapters are on, and dropout off."""
-    model, collected = subject.model, {name: [] for name in asked}
-    parts = _parts(subject, stream, settings.draws)
-    for number, part in enumerate(parts):
+    """Of each loss, on the same clips, times and noise, to the weights that the recipe trains on
+    these clips; the adapters that it has on there are on, and dropout is off."""
+    collected: dict[str, list] = {name: [] for name in asked}
+    on, weights = subject.adapters(stream)[0], _weights(subject, stream)
+    if not weights:
+        raise JtError("adapter: this recipe has none with weights, of which gradients are told")
+    told = list(on.values()), list(weights.values())
+    for number, part in enumerate(_parts(subject, stream, settings.draws)):
         for name, one in asked.items():
-            collected[name].append(_of_one(model, part, one, number, settings))
+            collected[name].append(_of_one(subject.model, told, part, one, number, settings))
     return {name: _gathered(found, settings.own) for name, found in collected.items()}
 
 
@@ -145,14 +111,30 @@ def _parts(subject: Subject, stream: str, count: int) -> Iterator[Part]:
     return islice(cycle(found.single(file, subject.texts) for file in range(len(found))), count)
 
 
+def _weights(subject: Subject, stream: str) -> dict[tuple[str, str], Tensor]:
+    """Those that the recipe trains on a table, by adapter and name."""
+    _, trained = subject.adapters(stream)
+    return {
+        (adapter, name): weight
+        for adapter, module in trained.items()
+        for name, weight in module.named_parameters()
+        if weight.requires_grad
+    }
+
+
 def _of_one(
-    model: Model, part: Part, asked: Asked, number: int, settings: Settings
+    model: Model,
+    told_of: tuple[Sequence[Adapter], Sequence[Tensor]],
+    part: Part,
+    asked: Asked,
+    number: int,
+    settings: Settings,
 ) -> tuple[np.ndarray, ...]:
+    adapters, weights = told_of
     noise_rng = generator(settings.seed, "frequency", "noise", number)
     noised = model.backbone.noise(part.latents, noise_rng, asked.draws)
-    adapters = list(model.adapters.values())
-    weights = [w for a in adapters for w in a.parameters() if w.requires_grad]
-    with switched_on(dict.fromkeys(adapters, 1.0), len(part.prompts), part.files):
+    scales = dict.fromkeys(adapters, 1.0)
+    with switched_on(scales, len(part.prompts), part.files, shown(part)):
         text = told(adapters, part.text, part.prompts)
         with model.engine.autocast():
             prediction = model.backbone.predict(noised.latents, noised.times, text).float()
@@ -161,8 +143,9 @@ def _of_one(
         for _ in range(settings.own):
             leaf = prediction.detach().requires_grad_()
             (of_leaf,) = torch.autograd.grad(asked.loss(leaf, noised, part, rng).mean(), leaf)
+            if not of_prediction or not torch.equal(of_leaf[0].cpu(), of_prediction[-1]):
+                vector = _through(prediction, weights, of_leaf)  # where nothing is drawn, once
             of_prediction.append(of_leaf[0].cpu())
-            vector = _through(prediction, weights, of_leaf)
             mean, squares = mean + vector, squares + vector**2
     count, stacked = settings.own, torch.stack(of_prediction).double().numpy()
     mean = mean / count
@@ -182,11 +165,11 @@ def _through(prediction: Tensor, weights: Sequence[Tensor], gradient: Tensor) ->
 
 
 def table(
-    subject: Subject, found: Mapping[str, Gradients], against: str, seed: int = 0
+    subject: Subject, stream: str, found: Mapping[str, Gradients], against: str, seed: int = 0
 ) -> list[Row]:
     """Each loss beside the one `against`, for all weights and for those of each role that the
-    backbone knows and an adapter reaches."""
-    places = {ALL: slice(None), **_places(subject.model)}
+    backbone knows and an adapter reaches; roles that have the same ones are told of once."""
+    places = {ALL: slice(None), **_places(subject, stream)}
     return [
         _row(name, role, each, found[against], at, seed)
         for role, at in places.items()
@@ -243,56 +226,60 @@ def _interval(statistic: Callable[[np.ndarray], float], count: int, seed: int) -
     return Estimate(statistic(np.arange(count)), float(low), float(high))
 
 
-def _places(model: Model) -> dict[str, np.ndarray]:
+def _places(subject: Subject, stream: str) -> dict[str, np.ndarray]:
     """Where in the row of all weights those of each role are."""
-    names, sizes = [], []
-    for adapter in model.adapters.values():
-        for name, weight in adapter.named_parameters():
-            if weight.requires_grad:
-                names.append(name)
-                sizes.append(weight.numel())
-    ends = np.cumsum(sizes)
-    found = {}
+    weights, found = _weights(subject, stream), {}
+    ends = np.cumsum([weight.numel() for weight in weights.values()])
     for role in ROLES:
         try:
-            targets = tuple(f"{target}." for target in model.backbone.targets(role))
+            targets = tuple(f"{target}." for target in subject.model.backbone.targets(role))
         except JtError:
             continue  # it has no such part
         spans = [
-            np.arange(end - size, end)
-            for name, size, end in zip(names, sizes, ends, strict=True)
+            np.arange(end - weight.numel(), end)
+            for ((_, name), weight), end in zip(weights.items(), ends, strict=True)
             if name.startswith(targets)
         ]
-        if spans:
-            found[role] = np.concatenate(spans)
+        places = np.concatenate(spans) if spans else np.zeros(0, int)
+        if spans and not any(np.array_equal(places, other) for other in found.values()):
+            found[role] = places
     return found
 
 
 def figure(found: Mapping[str, Gradients], settings: Settings, of: str) -> Figure:
     """The gradient of the prediction by frequency: its mean over draws of noise, how much it varies
     with them, and with what a loss draws."""
+    folds = {"space": partial(radial, bands=settings.bands), "time": temporal}
+    split = {d: {n: _split(one, fold) for n, one in found.items()} for d, fold in folds.items()}
     panels = []
-    for domain, fold in (("space", partial(radial, bands=settings.bands)), ("time", temporal)):
-        each = {name: _split(one, fold) for name, one in found.items()}
-        for index, title in enumerate(SPLIT):
+    for index, title in enumerate(SPLIT):
+        for domain, each in split.items():
             told = {name: parts[index] for name, parts in each.items()}
             axis = next(iter(told.values())).axes[0]
-            lines = [line(name, one) for name, one in told.items() if one.energy.any()]
+            drawn = {name: one for name, one in told.items() if one.energy.any()}
+            lines = [line(name, one, positive=title == OWN) for name, one in drawn.items()]
             label = f"{axis.name} ({axis.unit})"
             panels.append(Panel(f"{title}, in {domain}", label, "energy", lines, True))
-    note = f"{of}; {settings.draws} draws of noise, {settings.own} of each loss's own"
+    note = (
+        f"{of}; {settings.draws} draws of noise, {settings.own} of each loss's own; mean and 95 %"
+        " interval over draws of noise"
+    )
     title = "What losses teach, by frequency: gradients of the prediction"
-    return Figure(title, panels, len(SPLIT), note)
+    return Figure(title, panels, 2, note, same_scale=True)
 
 
 def _split(found: Gradients, fold: Callable[[np.ndarray], Spectrum]) -> tuple[Spectrum, ...]:
-    """Of the energy of gradients at each frequency, what each of `SPLIT` has; their sum is that of
-    one draw. Means over finite draws have a part of what varies, which is taken off: what is left
-    of a mean may come out below 0, where it is not told from it."""
-    count = len(found.of_prediction)
-    own = fold(found.own_of_prediction)
-    whole = fold(found.of_prediction)
-    of_mean = fold(found.of_prediction.mean(0, keepdims=True)).energy
-    mean = (count * of_mean - whole.energy.mean(0)) / (count - 1)
-    varying = whole.energy - mean - own.energy.mean(0) / found.own
-    return evolve(whole, energy=mean), evolve(whole, energy=varying), own
+    """Of the energy of gradients at each frequency, what each of `SPLIT` has, told by each draw of
+    noise; their sum is the energy of one draw. Means over finite draws have a part of what varies,
+    which is taken off: what is left of a mean may come out below 0, where it is not told from it.
+    Of that, draws have jackknife pseudo-values, M theta - (M - 1) theta without that draw, whose
+    mean is theta and whose spread tells how sure it is (Efron and Stein, 1981)."""
+    clips, count = found.of_prediction, len(found.of_prediction)
+    own, whole, middle = fold(found.own_of_prediction), fold(clips), clips.mean(0, keepdims=True)
+    # at each frequency the product of a draw and the mean: the spectrum of sums is a square
+    product = (fold(clips + middle).energy - fold(clips - middle).energy) / 4
+    others = count * product - whole.energy  # with all other draws
+    mean = others.mean(0) / (count - 1)
+    pseudo = (2 * others - count * mean) / (count - 2)
+    varying = whole.energy - pseudo - own.energy / found.own
+    return evolve(whole, energy=pseudo), evolve(whole, energy=varying), own

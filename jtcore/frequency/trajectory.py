@@ -22,10 +22,11 @@ from jtcore.frequency.figures import Figure, Line, Panel
 from jtcore.frequency.shift import line
 from jtcore.frequency.subject import Subject
 from jtcore.guidance import guide
+from jtcore.inversion import invert
 from jtcore.media import read_sample
 from jtcore.recipe import Sampling
 from jtcore.sample import denoise, guidance_at, requests
-from jtcore.spectrum import FARTHEST, radial, spectrum, temporal
+from jtcore.spectrum import FARTHEST, Spectrum, frequencies, radial, spectrum, temporal
 from jtcore.types import Backbone
 
 HALF = FARTHEST / 2  # cycles/pixel, between coarse and fine
@@ -59,17 +60,20 @@ def denoised(
     subject: Subject, prompts: int, seeds: Sequence[int], on: bool
 ) -> tuple[list[float], Tensor, Tensor]:
     """Times (S), beliefs (S, N, C, F, H, W) and final latents (N, C, F, H, W) of the recipe's first
-    prompts with each seed, with adapters `on` or off. A noise prior of the recipe's is left out."""
+    prompts with each seed, with adapters `on` or off."""
     settings = evolve(
         subject.sampling, prompts=subject.sampling.prompts[:prompts], seeds=tuple(seeds), batch=1
     )
     scales = adapter_scales(subject.recipe) if on else {}
     shape = subject.recipe.backbone.spec.latent_shape(settings.frames, *settings.size)
+    prior = subject.prior
+    if prior is not None:
+        prior = invert(prior, settings.noise_prior, subject.model)
     times, beliefs, finals = [], [], []
     for request in requests(settings, scales):
         recording = Recording(subject.model.backbone, settings)
         model = evolve(subject.model, backbone=recording)
-        finals.append(denoise([request], settings, model, shape, None).cpu())
+        finals.append(denoise([request], settings, model, shape, prior).cpu())
         beliefs.append(torch.cat(recording.clean))
         times = recording.times
     return times, torch.stack(beliefs, 1), torch.cat(finals)
@@ -88,7 +92,7 @@ def formed(beliefs: Tensor, final: Tensor, places: np.ndarray) -> np.ndarray:
 
 def parts(shape: Sequence[int]) -> dict[str, np.ndarray]:
     """Four parts of all frequencies of (F, H, W): still or moving, coarse or fine."""
-    times, rows, columns = (np.fft.fftfreq(size) for size in shape)
+    times, rows, columns = frequencies(shape)
     still = np.broadcast_to((times == 0)[:, None, None], shape)
     coarse = np.broadcast_to((np.hypot(rows[:, None], columns[None]) < HALF)[None], shape)
     found = {
@@ -112,18 +116,23 @@ def figure(subject: Subject, prompts: int, seeds: Sequence[int], of: str) -> Fig
             mean, low, high = _interval(there)
             lines.append(Line(name, x, mean, low, high))
         title = f"adapters {'on' if on else 'off'}"
-        panels.append(
-            Panel(title, "step of denoising", "part of the final video that is there", lines)
-        )
+        panels.append(Panel(title, "step of denoising", "part that is there", lines))
     note = f"{of}; {prompts} prompts, seeds {list(seeds)}; mean and 95 % interval over videos"
-    return Figure("When motion and appearance form", panels, 2, note)
+    return Figure("When motion and appearance form", panels, 2, note, same_scale=True)
 
 
-def _interval(values: np.ndarray) -> tuple[list[float], list[float], list[float]]:  # (S, N)
+Bound = list[float] | None
+
+
+def _interval(values: np.ndarray) -> tuple[list[float], Bound, Bound]:  # (S, N)
+    """Mean, low and high of each row; of one video nothing is known of others."""
     from jtcore.statistics import mean_interval
 
     found = [mean_interval(row.tolist()) for row in values]
-    return tuple([getattr(each, key) for each in found] for key in ("estimate", "low", "high"))
+    mean = [each.estimate for each in found]
+    if not all(each.is_bounded for each in found):
+        return mean, None, None
+    return mean, [each.low for each in found], [each.high for each in found]
 
 
 def previews(run: Path) -> dict[int, list[Path]]:
@@ -134,16 +143,24 @@ def previews(run: Path) -> dict[int, list[Path]]:
     return found
 
 
-def training_figure(found: Mapping[int, Sequence[Path]], of: str) -> Figure:
-    """The share of energy by frequency in previews, a line for each step that has some."""
+def training_figure(found: Mapping[int, Sequence[Path]], fps: float, of: str) -> Figure:
+    """The share of energy by frequency in previews of so many frames a second, a line for each step
+    that has some."""
     clips = {
         step: torch.stack([read_sample(path)[0] for path in paths]) for step, paths in found.items()
     }
     panels = []
     for domain, fold in (("space", partial(radial, centred=True)), ("time", temporal)):
         spectra = {step: fold(np.asarray(each.double())) for step, each in clips.items()}
+        if domain == "time":
+            spectra = {step: _in_hertz(each, fps) for step, each in spectra.items()}
         axis = next(iter(spectra.values())).axes[0]
-        lines = [line(f"step {step}", each.share) for step, each in spectra.items()]
+        lines = [line(f"step {step}", each.share, most=1) for step, each in spectra.items()]
         label = f"{axis.name} ({axis.unit})"
         panels.append(Panel(f"previews, in {domain}", label, "share of energy", lines, True))
-    return Figure("Previews as training goes on, by frequency", panels, 2, of)
+    note = f"{of}; mean and 95 % interval over previews"
+    return Figure("Previews as training goes on, by frequency", panels, 2, note)
+
+
+def _in_hertz(found: Spectrum, fps: float) -> Spectrum:
+    return evolve(found, axes=(found.axes[0].in_hertz(fps),))

@@ -85,7 +85,7 @@ class Axes:
 
     def laid_over(self, table: Table, point: Point) -> Table:
         """The recipe of a point."""
-        words: dict[str, str] = {}
+        words = {name: str(label) for name, label in point.items()}  # {seed} and {variant} too
         for axis in self.axes:
             level = axis.level(point[axis.name])
             if axis.name == VARIANT:
@@ -94,7 +94,7 @@ class Axes:
             else:
                 table = overlay(table, level.change)
             words |= level.words
-        return _spelled(table, words) if words else table
+        return _spelled(table, words)
 
     def _groups(self) -> list[tuple[Axis, ...]]:
         """Axes that move together, at the place of the first of them."""

@@ -16,7 +16,7 @@ from jtcore.grids.folder import Checked, check_trials, place_of
 from jtcore.grids.grid import Declared, Grid, Trial, read_grid
 from jtcore.grids.jobs import Jobs, Launcher
 from jtcore.grids.results import refresh_results, write_results
-from jtcore.grids.state import read_failure, state_of
+from jtcore.grids.state import is_done, read_failure, state_of
 from jtcore.grids.work import Outcome
 from jtcore.plugins import Plugins, load_plugins
 from jtcore.proceed import plugin_folders, shown
@@ -76,8 +76,8 @@ def start_grid(
         raise JtError(problems)
     launcher = _launcher(declared.grid, _plugins(wanted), processes)
     if processes.leads:
-        _refuse_other(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        _refuse_other(folder)
         with locked(folder):
             _tell_problems(problems)
             _bring_up_to_date(declared, folder, path, settings, wanted, say)
@@ -88,8 +88,9 @@ def start_grid(
 def proceed_grid(folder: Path, quiet: bool, follow: bool, processes: Processes) -> None:
     """Do what is not done yet of a grid as its folder has it. Raises JtError, Interrupted."""
     grid = read_grid(folder)
-    recipe = next(folder.glob("*/recipe.resolved.toml"), None)
-    plugins = load_plugins(plugin_folders(parse_toml(recipe)) if recipe else [])
+    recipes = [folder / trial.folder / "recipe.resolved.toml" for trial in grid.trials]
+    named = [plugin_folders(parse_toml(recipe)) for recipe in recipes if recipe.is_file()]
+    plugins = load_plugins(dict.fromkeys(each for folders in named for each in folders))
     launcher = _launcher(grid, plugins, processes)
     say = speaker(quiet or not processes.leads)
     _launch(launcher, folder.absolute(), say, quiet, follow, processes)
@@ -97,7 +98,8 @@ def proceed_grid(folder: Path, quiet: bool, follow: bool, processes: Processes) 
 
 def _refuse_other(folder: Path) -> None:
     """A folder with something else in it is nobody's to fill."""
-    if folder.exists() and read_grid(folder) is None and any(folder.iterdir()):
+    there = (each for each in folder.iterdir() if not each.name.startswith("."))
+    if read_grid(folder) is None and any(there):
         raise JtError(f"{folder} exists and is not of a grid; name another with --out")
 
 
@@ -140,7 +142,8 @@ def _launch(
     """Have what is not finished done, and compare what there is."""
     grid = read_grid(folder)
     runs = [folder / trial.folder for trial in grid.trials]
-    due = [run for run in runs if (run / "run.json").is_file() and state_of(run) != "finished"]
+    due = [run for run in runs if (run / "run.json").is_file() and not is_done(run)]
+    due.sort(key=lambda run: state_of(run) == "running")  # by others: they may be done by then
     watch = _Watch(folder, len(runs), len(runs) - len(due), say)
     with stop_on_signals() as stop:
         jobs = Jobs(folder, due, say, watch.ended, follow, quiet, processes)
@@ -148,7 +151,7 @@ def _launch(
             launcher.launch(jobs, stop)
         if not processes.leads:
             return
-        results = write_results(folder)
+        results = _results(folder)
         if stop.asked:
             say(f"stopped; continue with: jt-run --resume {shown(folder)}")
             raise Interrupted
@@ -159,8 +162,11 @@ def _launch(
 def _conclude(folder: Path, runs: Sequence[Path], watch: "_Watch", say: Callable) -> None:
     """Raises JtError where runs have failed."""
     told = {run: failure for run in runs if (failure := read_failure(run))}
+    absent = [run for run in runs if not (run / "run.json").is_file() and run not in told]
     problems = [f"{run.name}: {p}" for run, failure in told.items() for p in failure.problems]
     problems += [p for run, each in watch.untold.items() if run not in told for p in each]
+    if absent:
+        problems.append(f"{_plural(len(absent), 'run')} have no folder yet; run jt-run GRID again")
     name = shown(folder)
     unfinished = [run for run in runs if state_of(run) != "finished"]
     if problems:
@@ -176,6 +182,14 @@ def _conclude(folder: Path, runs: Sequence[Path], watch: "_Watch", say: Callable
     else:
         say(f"\n{name} is complete. To look at it:")
     say(f"  {name / 'grid.html'}\n  tensorboard --logdir {name}")
+
+
+def _results(folder: Path) -> str:
+    """A disk that is too full for tables has had too little room for runs too: these are told."""
+    try:
+        return write_results(folder)
+    except OSError as error:
+        return f"{shown(folder)}: its tables could not be written: {error}"
 
 
 @frozen(eq=False)

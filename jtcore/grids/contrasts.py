@@ -1,11 +1,12 @@
 """Levels of a grid's axes held against each other: means over all else, and paired differences.
 
 Runs that differ in nothing but the compared axis and their seed are a cell's. Where a grid has
-several cells, such as subjects and motions, seeds of a cell are averaged first and what varies is
-cells: seeds of one cell are alike, and would seem to say more than they do.
+several cells, such as subjects and motions, runs are no independent draws: those of a cell share
+its task, and those of a seed share all that training draws. So it is cells, seeds of each averaged,
+or seeds, cells of each averaged, whichever tell less.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from math import prod
 
 from attrs import frozen
@@ -13,7 +14,7 @@ from attrs import frozen
 from jtcore.grids.axes import SEED, Label, Point, same
 from jtcore.grids.grid import Grid
 from jtcore.grids.readings import Numbers, Reading
-from jtcore.statistics import ROUNDING
+from jtcore.statistics import ROUNDING, mean_interval
 
 Key = tuple[tuple[int, ...], Label | None]  # cell, as the levels of all other factors, and seed
 Values = Mapping[Key, float]  # of one number and one level
@@ -97,7 +98,7 @@ class Contrast:
         if not self._has_cells:
             return "seeds" if self.seeds > 1 else ""
         cells = " × ".join(other.name for other in self.others)
-        return f"{cells}, seeds averaged first" if self.seeds > 1 else cells
+        return f"{cells}, or over seeds where these say less" if self.seeds > 1 else cells
 
     @property
     def measures(self) -> set[str]:
@@ -145,13 +146,14 @@ class Contrast:
         )
 
     def pooled(self, values: Values) -> list[float]:
-        """One for each cell, where there are several; else one for each seed. In one order."""
-        cells: dict[tuple[int, ...], list[float]] = {}
-        for (cell, _), value in sorted(values.items(), key=lambda item: str(item[0])):
-            cells.setdefault(cell, []).append(value)
-        if self._has_cells:
-            return [sum(each) / len(each) for each in cells.values()]
-        return [value for each in cells.values() for value in each]
+        """Means that can stand for draws: of each cell, or of each seed where these leave the wider
+        interval and all cells have the same; with a single cell, seeds. In one order."""
+        if not self._has_cells:
+            return [value for _, value in sorted(values.items(), key=lambda item: str(item[0]))]
+        cells, seeds = _means(values, 0), _means(values, 1)
+        if len(seeds) > 1 and len(cells) * len(seeds) == len(values):
+            return max((cells, seeds), key=_width)
+        return cells
 
     def _of(self, level: int) -> Iterator[tuple[Key, Reading]]:
         return ((key, run) for (at, key), run in self.runs.items() if at == level)
@@ -165,6 +167,19 @@ class Contrast:
             for name, value in numbers(reading).items():
                 found.setdefault(name, {})[key] = value
         return found
+
+
+def _means(values: Values, part: int) -> list[float]:
+    """For each cell (`part` 0) or each seed (1) of the keys."""
+    groups: dict[Hashable, list[float]] = {}
+    for key, value in sorted(values.items(), key=lambda item: str(item[0])):
+        groups.setdefault(key[part], []).append(value)
+    return [sum(each) / len(each) for each in groups.values()]
+
+
+def _width(values: Sequence[float]) -> float:
+    found = mean_interval(values)
+    return found.high - found.low
 
 
 def _differences(one: Reading, other: Reading) -> Numbers:

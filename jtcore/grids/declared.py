@@ -133,7 +133,7 @@ def _path_axis(name: str, levels: object, place: str, problems: list[str]) -> It
         node: Any = value
         for key in reversed(keys):
             node = {key: node}
-        label = value if isinstance(value, Label) else _slug(str(value))
+        label = value if isinstance(value, Label) else _text(value)
         made.append(Level(label, f"{keys[-1]}{_joint(keys[-1], value)}{_slug(_text(value))}", node))
     yield Axis(name, _told_apart(made))
 
@@ -210,6 +210,8 @@ def _told_apart(levels: Sequence[Level]) -> tuple[Level, ...]:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return "x".join(map(_text, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -225,7 +227,10 @@ def _joint(key: str, value: Any) -> str:
 
 
 def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.-]+", "_", text).strip("_.-") or "empty"
+    """A name for folders, by which texts stay apart: what it cannot show is told by a digest."""
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "_", text).lstrip(".")
+    is_whole = plain == text or (plain == text.replace(" ", "_") and "_" not in text)
+    return plain if is_whole and plain else f"{plain.strip('_') or 'level'}_{digest(text)}"
 
 
 def _rules(

@@ -84,7 +84,7 @@ def effects(contrast: Contrast, reference: int) -> Effects:
     found += _trends(contrast)
     adjusted = holm([each.chance for each in found])
     found = [evolve(each, adjusted=a) for each, a in zip(found, adjusted, strict=True)]
-    found.sort(key=lambda each: (not each.is_alike, each.chance if each.chance >= 0 else 2))
+    found.sort(key=lambda each: (each.is_alike, each.chance if each.chance >= 0 else 2))
     others = (level for level in range(len(factor.levels)) if level != reference)
     moved = any(contrast.differs_in_base(level, reference) for level in others)
     return Effects(factor, factor.names[reference], tuple(found), moved)

@@ -10,18 +10,20 @@ from attrs import evolve, frozen
 
 from jtcore.errors import JtError
 from jtcore.grids.grid import Declared, Trial, read_grid, write_grid
-from jtcore.grids.state import read_failure, state_of, write_failure
+from jtcore.grids.state import forget_failure, read_failure, state_of, write_failure
 from jtcore.plugins import Plugins
 from jtcore.proceed import checked, inside
 from jtcore.provenance import refuse_changes
 from jtcore.recipe import Recipe, recipe_table
-from jtcore.run import fill_folder, new_folder, read_json
+from jtcore.run import fill_folder, locked, new_folder, read_json
 from jtcore.structure import Component
 from jtcore.tables import parse_toml
 
 REPLACED = ".replaced"  # ends the name of the folder beside the grid's, out of TensorBoard's sight
 MOST = 3  # changes that are told
 NOT_BEGUN = "not begun yet"
+NO_MATTER = ("title", "checkpoint")  # of a recipe's tables, to what a run comes to
+DECIDE = ("jt_choose_branches", "jt_run_branch", "jt_make_optimizer")  # hooks
 
 
 @frozen(eq=False)
@@ -76,15 +78,15 @@ def due(folder: Path, wanted: Mapping[Trial, Checked]) -> list[Due]:
 def _why(folder: Path, trial: Trial, wanted: Checked) -> tuple[str, bool] | None:
     run = folder / trial.folder
     if wanted.recipe is None:
-        return None
+        return None  # and its folder says why
     if not (run / "run.json").is_file():
         return ("its recipe is mended" if run.is_dir() else "new"), True
     if changes := list(_changes(run, wanted)):
         more = f" and {len(changes) - MOST} more" if len(changes) > MOST else ""
         return f"{'; '.join(changes[:MOST])}{more}", True
-    state = state_of(run)
-    if state == "finished":
+    if (run / "result.json").is_file():
         return None
+    state = state_of(run)
     if state == "failed":
         return f"failed before: {read_failure(run).problems[0]}", False
     return {"interrupted": "to be continued", "running": "being done by another process"}.get(
@@ -96,7 +98,7 @@ def _changes(run: Path, wanted: Checked) -> Iterator[str]:
     """In what a run differs from what it would be now: recipe, plugins, data."""
     then = parse_toml(run / "recipe.resolved.toml")
     now = recipe_table(wanted.recipe)
-    yield from _differences(then, now, "")
+    yield from _differences(*(_that_counts(table) for table in (then, now)), "")
     circumstances = read_json(run / "run.json")
     before = {each["name"]: each["sha256"] for each in circumstances["plugins"]}
     for name in sorted(_used(wanted)):
@@ -107,6 +109,10 @@ def _changes(run: Path, wanted: Checked) -> Iterator[str]:
             refuse_changes(circumstances, wanted.recipe)
     except JtError as error:
         yield from (problem.partition(";")[0] for problem in error.problems)
+
+
+def _that_counts(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if key not in NO_MATTER}
 
 
 def _differences(then: Any, now: Any, path: str) -> Iterator[str]:
@@ -123,10 +129,16 @@ def _brief(value: object) -> str:
 
 
 def _used(wanted: Checked) -> set[str]:
-    """Names of the plugins that provide what the recipe has."""
-    providers = wanted.plugins.providers
+    """Names of the plugins that provide what the recipe has, or decide what a step does."""
+    plugins = wanted.plugins
     kinds = {each.kind for each in _components(wanted.recipe)}
-    return {name for (_, kind), name in providers.items() if kind in kinds}
+    provide = {name for (_, kind), name in plugins.providers.items() if kind in kinds}
+    decide = {
+        implementation.plugin_name
+        for hook in DECIDE
+        for implementation in getattr(plugins.hook, hook).get_hookimpls()
+    }
+    return provide | (decide & plugins.origins.keys())
 
 
 def _components(value: object) -> Iterator[Component]:
@@ -154,24 +166,26 @@ def make(
 ) -> None:
     """Make the folders of new and changed runs; what stands in their place is put aside.
 
-    Each folder appears whole. The index comes first, so that whatever dies here can be continued.
-    Raises JtError where a run has changed that is being done.
+    Each folder appears whole. What is no result of this grid has gone before its index says that it
+    is of this grid, and what dies here can be done again. Raises JtError where a run has changed
+    that is being done.
     """
     _refuse_busy(folder, dues)
-    folder.mkdir(parents=True, exist_ok=True)
+    new = [each.trial for each in dues if each.new]
+    for trial in new:
+        if (folder / trial.folder).exists():
+            _put_aside(folder / trial.folder)
     write_grid(folder, declared.grid)
-    for trial, one in wanted.items():
-        if one.problems and not (folder / trial.folder / "run.json").is_file():
-            write_failure(folder / trial.folder, "mistake", one.problems)
-    for each in dues:
-        if not each.new:
-            continue
-        run = folder / each.trial.folder
-        if run.exists():
-            _put_aside(run)
-        one = wanted[each.trial]
-        with new_folder(run) as aside:
+    for trial in new:
+        one = wanted[trial]
+        with new_folder(folder / trial.folder) as aside:
             fill_folder(aside, path, settings, one.recipe, one.plugins)
+    for trial, one in wanted.items():
+        run = folder / trial.folder
+        if one.problems:
+            write_failure(run, "mistake", one.problems)
+        elif (run / "result.json").is_file():  # which had a problem that is mended
+            forget_failure(run)
 
 
 def _refuse_busy(folder: Path, dues: Sequence[Due]) -> None:
@@ -194,7 +208,8 @@ def _put_aside(run: Path) -> None:
     now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
     place = replaced_folder(run.parent) / f"{run.name}-{now}"
     place.parent.mkdir(exist_ok=True)
-    run.rename(place)
+    with locked(run):
+        run.rename(place)
 
 
 def leftovers(folder: Path, declared: Declared) -> list[str]:

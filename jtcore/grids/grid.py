@@ -62,7 +62,8 @@ class Declared:
     def groups(self) -> dict[str, tuple[Trial, ...]]:
         """Runs whose recipes differ by their seed alone, by what their folders have in common."""
         unseeded = tuple(axis for axis in self.axes.axes if axis.name != SEED)
-        others = attrs.evolve(self.axes, axes=unseeded)
+        together = tuple(tuple(n for n in group if n != SEED) for group in self.axes.zipped)
+        others = attrs.evolve(self.axes, axes=unseeded, zipped=together)
         found: dict[str, tuple[Trial, ...]] = {}
         for trial in self.grid.trials:
             name = others.folder(trial.point) or self.grid.trials[0].folder

@@ -65,9 +65,12 @@ def _read_run(folder: Path, trial: Trial) -> Reading:
         found = Reading(trial, folder, state_of(folder))
         if found.state == "failed" and (failure := read_failure(folder)):
             found = evolve(found, problems=failure.problems, kind=failure.kind, at=failure.at)
-        return _measured(found)
+        return _measured(found) if found.state == "finished" else found
     except JtError as error:
         return Reading(trial, folder, "failed", error.problems, "error")
+    except (KeyError, TypeError, AttributeError) as error:
+        problem = f"{folder}: its metrics are damaged: {type(error).__name__} {error}"
+        return Reading(trial, folder, "failed", (problem,), "error")
 
 
 def _measured(reading: Reading) -> Reading:

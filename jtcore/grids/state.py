@@ -27,13 +27,18 @@ class Failure:
 
 def state_of(run: Path) -> State:
     """Of a run directory."""
-    if (run / "result.json").is_file():
-        return "finished"
     if _is_locked(run):
         return "running"
-    if (run / FAILURE).is_file():
+    if (run / FAILURE).is_file():  # which a run that begins again removes
         return "failed"
+    if (run / "result.json").is_file():
+        return "finished"
     return "interrupted" if any((run / "checkpoints").glob("*")) else "waiting"
+
+
+def is_done(run: Path) -> bool:
+    """Whether it has a result, and nothing has been said against that since."""
+    return (run / "result.json").is_file() and not (run / FAILURE).is_file()
 
 
 def read_failure(run: Path) -> Failure | None:

@@ -3,11 +3,12 @@
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Literal
 
+import torch
 from attrs import frozen
 
 from jtcore.errors import Interrupted, JtError
@@ -36,6 +37,7 @@ def do(folder: Path, say: Callable[[str], None] = print, stop: Stop | None = Non
     """
     try:
         with (
+            _own_threads(),
             together() as processes,
             stop_on_signals() if stop is None else nullcontext(stop) as stop,
         ):
@@ -43,7 +45,7 @@ def do(folder: Path, say: Callable[[str], None] = print, stop: Stop | None = Non
     except Interrupted:
         return Outcome("interrupted")
     except RunIsBusyError as error:  # whose failure it is not
-        return Outcome("failed", error.problems)
+        return Outcome("interrupted", error.problems)
     except JtError as error:
         if not error.problems:  # another process of the run tells them
             return Outcome("failed")
@@ -54,6 +56,16 @@ def do(folder: Path, say: Callable[[str], None] = print, stop: Stop | None = Non
         traceback.print_exc(file=sys.stderr)
         return failed(folder, "error", [f"{type(error).__name__}: {error}"])
     return Outcome("finished")
+
+
+@contextmanager
+def _own_threads() -> Iterator[None]:
+    """How many threads a recipe asks for is its own affair, not that of the next run here."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def failed(folder: Path, kind: Kind, problems: Sequence[str]) -> Outcome:

@@ -1,7 +1,7 @@
 """A process that does runs, as its parent tells it, and ends when its parent has gone.
 
-The parent writes a line of JSON for each run to the worker's standard input, and reads one from its
-standard output when that has ended. What a run says goes to the `log.txt` of its folder.
+The parent writes a line of JSON for each run to the worker's standard input, and reads one from a
+pipe when that has ended. What a run says goes to the `log.txt` of its folder.
 """
 
 import json
@@ -25,18 +25,18 @@ MODULE = "jtplugins.launchers._workers"
 @frozen
 class Slot:
     """Where a worker is to compute: on which cores, with how many threads (0: as many as cores),
-    and with which GPUs."""
+    and with which GPU."""
 
     cores: tuple[int, ...]
     threads: int = 0
-    gpus: tuple[str, ...] | list[str] = ()
+    gpu: str | None = None
 
     @property
     def environment(self) -> dict[str, str]:
         threads = str(self.threads or os.environ.get("OMP_NUM_THREADS") or len(self.cores))
         found = {**os.environ, "OMP_NUM_THREADS": threads}
-        if self.gpus:
-            found["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus)
+        if self.gpu is not None:
+            found["CUDA_VISIBLE_DEVICES"] = self.gpu
         return found
 
 
@@ -44,21 +44,26 @@ class Worker:
     """A worker, as its parent sees it. It is in a session of its own, out of reach of Ctrl-C."""
 
     def __init__(self, slot: Slot):
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", MODULE, json.dumps(slot.cores)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=slot.environment,
-            start_new_session=True,
-        )
+        answers, theirs = os.pipe()  # not its standard output, to which anybody may print
+        self._answers = os.fdopen(answers)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", MODULE, json.dumps(slot.cores), str(theirs)],
+                stdin=subprocess.PIPE,
+                text=True,
+                env=slot.environment,
+                pass_fds=[theirs],
+                start_new_session=True,
+            )
+        finally:
+            os.close(theirs)
 
     def do(self, run: Path) -> Outcome | None:
         """Have a run done, and wait. None where the worker dies of it."""
         try:
             self._process.stdin.write(json.dumps(str(run)) + "\n")
             self._process.stdin.flush()
-            line = self._process.stdout.readline()
+            line = self._answers.readline()
         except BrokenPipeError:
             return None
         if not line:
@@ -85,7 +90,7 @@ class Worker:
         with suppress(BrokenPipeError):
             self._process.stdin.close()
         status = self._process.wait()
-        self._process.stdout.close()
+        self._answers.close()
         return status
 
 
@@ -93,7 +98,7 @@ def main() -> None:
     """The worker itself."""
     if hasattr(os, "sched_setaffinity"):  # not on macOS
         os.sched_setaffinity(0, json.loads(sys.argv[1]))
-    answers = os.fdopen(os.dup(1), "w")
+    answers = os.fdopen(int(sys.argv[2]), "w")
     orders: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(orders,), daemon=True).start()
     while (order := orders.get()) is not None:

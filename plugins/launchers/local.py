@@ -25,7 +25,6 @@ class Local:
 
     jobs: how many at once; 0: one for each GPU, or without one for each core, as long as there are
         2 GiB of memory for each
-    gpus: how many GPUs each run has, where there are any
     threads: of each run on the CPU; 0: as many as its share of the cores
 
     A worker does one run after another, so that libraries are imported once. Where one dies, its
@@ -33,7 +32,6 @@ class Local:
     """
 
     jobs: int = field(default=0, validator=ge(0))
-    gpus: int = field(default=1, validator=ge(1))
     threads: int = field(default=0, validator=ge(0))
 
     def launch(self, jobs: Jobs, stop: Stop) -> None:
@@ -41,7 +39,7 @@ class Local:
         pool = _Pool(jobs, stop)
         at_once = f", {len(slots)} at once" if len(slots) > 1 else ""
         jobs.say(f"{len(jobs.runs)} run{'s' * (len(jobs.runs) > 1)}{at_once}")
-        threads = [threading.Thread(target=pool.serve, args=(slot,)) for slot in slots]
+        threads = [threading.Thread(target=pool.guard, args=(slot,)) for slot in slots]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -49,6 +47,8 @@ class Local:
                 thread.join(0.1)
                 if stop.asked:
                     pool.end()
+        if pool.errors:
+            raise pool.errors[0]
 
     def at_once(self, runs: int) -> int:
         """How many of so many runs are done at once."""
@@ -58,11 +58,11 @@ class Local:
         """Where runs are done: each with GPUs or cores of its own."""
         cores = own_cores()
         if gpus := visible_gpus():
-            groups = [gpus[i : i + self.gpus] for i in range(0, len(gpus), self.gpus)]
-            whole = [group for group in groups if len(group) == self.gpus] or groups
-            count = self.jobs or len(whole)
+            count = self.jobs or len(gpus)
             shares = shared_out(cores, count)
-            return [Slot(shares[i], self.threads, whole[i % len(whole)]) for i in range(count)]
+            return [
+                Slot(share, self.threads, gpus[i % len(gpus)]) for i, share in enumerate(shares)
+            ]
         count = self.jobs or max(1, min(len(cores), free_memory() // EACH))
         return [Slot(share, self.threads) for share in shared_out(cores, count)]
 
@@ -107,6 +107,14 @@ class _Pool:
         self.waiting = deque(jobs.runs)
         self.workers: set[Worker] = set()
         self.asked: set[Worker] = set()  # to end
+        self.errors: list[BaseException] = []
+
+    def guard(self, slot: Slot) -> None:
+        """An error here is no run's: it ends the grid, in the thread that has begun this one."""
+        try:
+            self.serve(slot)
+        except BaseException as error:
+            self.errors.append(error)
 
     def serve(self, slot: Slot) -> None:
         """Have runs done in one place until none is left."""

@@ -165,6 +165,8 @@ class Slurm:
         executor = SlurmExecutor(queue.folder, self.timeouts, python=python)
         executor.update_parameters(**self.parameters(name, len(runs)))
         cluster = {key: os.environ[key] for key in ("SLURM_CONF",) if key in os.environ}
+        for run in runs:
+            forget_failure(run)  # of the time before, and not of this one
         with queue.submission(name, runs) as submitted:
             try:
                 with clean_env(), environment_variables(**cluster):  # where this is a job itself
@@ -173,8 +175,6 @@ class Slurm:
                 raise JtError(f"launch: sbatch refuses the jobs: {_gist(str(error))}") from error
             numbers = [job.job_id for job in found]
             submitted(numbers)
-        for run in runs:
-            forget_failure(run)  # of the time before
         as_job = f"as job {arrays(numbers)[0]}"
         jobs.say(f"{len(runs)} run{'s' * (len(runs) > 1)} submitted {as_job}")
         return numbers

@@ -9,9 +9,11 @@ import torch
 from attrs import evolve
 
 from jtcore.diffusion import separate
+from jtcore.frequency.drawing import draw
 from jtcore.frequency.subject import Subject
-from jtcore.frequency.trajectory import Recording, denoised, formed, parts
+from jtcore.frequency.trajectory import Recording, denoised, figure, formed, parts
 from jtcore.guidance import cosine_guidance
+from jtcore.inversion import invert
 from jtcore.sample import denoise, requests
 
 
@@ -28,6 +30,26 @@ def test_listening_leaves_samples_as_they_are(subject):
     assert torch.equal(final, denoise([request], settings, subject.model, shape))
     assert beliefs.shape == (settings.steps, *final.shape)
     torch.testing.assert_close(beliefs[-1], final, rtol=1e-3, atol=1e-3)
+
+
+def test_of_one_video_there_is_no_interval(subject):
+    told = figure(subject, 1, [0], "pocket")
+    assert {line.low for panel in told.panels for line in panel.lines} == {None}
+    draw(told)
+
+
+def test_samples_begin_with_the_noise_of_the_recipes_video(pocket, write_recipe, data):
+    _, _, without = denoised(Subject(str(write_recipe(pocket)), say=print), 1, [0], on=False)
+    (motion, *_) = sorted((data / "motion").glob("*.mp4"))
+    pocket["sample"]["noise_prior"] = {"video": str(motion), "share": 0.5, "steps": 4}
+    subject = Subject(str(write_recipe(pocket)), say=print)
+    _, _, found = denoised(subject, 1, [0], on=False)
+    settings = subject.sampling
+    (request,) = list(requests(settings, {}))[:1]
+    shape = subject.recipe.backbone.spec.latent_shape(settings.frames, *settings.size)
+    inverted = invert(subject.prior, settings.noise_prior, subject.model)
+    assert torch.equal(found, denoise([request], settings, subject.model, shape, inverted))
+    assert not torch.allclose(found, without, atol=0.1)
 
 
 @pytest.mark.parametrize("dynamic", [False, True])

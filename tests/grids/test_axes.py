@@ -157,9 +157,9 @@ def test_a_word_is_of_one_axis():
         ({"stage.joint.beta1": [0.9]}, ["beta1_0.9"]),
         ({"stage.joint.schedule": ["cosine"]}, ["schedule_cosine"]),
         ({"engine.tf32": [True, False]}, ["tf32_true", "tf32_false"]),
-        ({"data.motion.size": [[24, 24]]}, ["size_24_24"]),
+        ({"data.motion.size": [[24, 24]]}, ["size_24x24"]),
         ({"adapter.a.rank": [1], "adapter.b.rank": [2]}, ["a_rank1-b_rank2"]),
-        ({"word": ["toy car/3", " -"]}, ["toy_car_3", "empty"]),
+        ({"word": ["toy car", "toy/car", "-1"]}, ["toy_car", "toy_car_00fa8c", "-1"]),
     ],
 )
 def test_folders_have_readable_names(axes, names):

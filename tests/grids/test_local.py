@@ -137,10 +137,10 @@ def test_gpus_are_those_that_are_visible(monkeypatch):
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,GPU-7")
     assert visible_gpus() == ["2", "5", "GPU-7"]
-    slots = Local(gpus=2)._slots()
-    assert [slot.gpus for slot in slots] == [["2", "5"]]
-    assert slots[0].environment["CUDA_VISIBLE_DEVICES"] == "2,5"
-    assert [slot.gpus for slot in Local(jobs=4)._slots()] == [["2"], ["5"], ["GPU-7"], ["2"]]
+    slots = Local()._slots()
+    assert [slot.gpu for slot in slots] == ["2", "5", "GPU-7"]
+    assert slots[2].environment["CUDA_VISIBLE_DEVICES"] == "GPU-7"
+    assert [slot.gpu for slot in Local(jobs=4)._slots()] == ["2", "5", "GPU-7", "2"]
 
 
 @pytest.mark.parametrize(

@@ -178,16 +178,40 @@ def place(point) -> tuple[int, ...]:
     return tuple(AXES[axis].index(level) for axis, level in point.items())
 
 
-def test_seeds_of_a_cell_are_averaged_first_and_cells_are_what_varies(tmp_path):
+def wider(values, sign=""):  # (..., seeds)
+    """Over cells or over seeds, where these say less."""
+    by_cell, by_seed = values.mean(-1).ravel(), values.reshape(-1, values.shape[-1]).mean(0)
+
+    def width(means):
+        return stats.sem(means) * stats.t.ppf(0.975, len(means) - 1)
+
+    return interval(by_cell if width(by_cell) >= width(by_seed) else by_seed, sign)
+
+
+def test_what_varies_is_cells_or_seeds_where_these_say_less(tmp_path):
     folder = draw_grid(tmp_path / "cells", AXES, lambda p: {"m": float(RANDOM[place(p)])})
 
-    title = "Mean ± 95 % interval (Student's t) over subject × motion, seeds averaged first"
+    title = "Mean ± 95 % interval (Student's t) over subject × motion, or over seeds where these"
     means = told(folder, "variant", title)
-    assert means["plain"]["m"] == interval(RANDOM[1].mean(-1).ravel())
+    assert means["plain"]["m"] == wider(RANDOM[1])
     found = told(folder, "variant", "Difference to full, of runs alike in all else")
-    assert found["plain"]["m"] == interval((RANDOM[1] - RANDOM[0]).mean(-1).ravel(), "+")
+    assert found["plain"]["m"] == wider(RANDOM[1] - RANDOM[0], "+")
     subjects = told(folder, "subject", "Difference to a")
-    assert subjects["c"]["m"] == interval((RANDOM[:, 2] - RANDOM[:, 0]).mean(-1).ravel(), "+")
+    assert subjects["c"]["m"] == wider(RANDOM[:, 2] - RANDOM[:, 0], "+")
+
+
+def test_seeds_that_do_not_agree_are_heard_where_all_cells_do(tmp_path):
+    """As where a variant differs by what a seed draws, in all tasks alike."""
+    axes = {"variant": ["full", "plain"], "task": list("abcdefghi"), "seed": [0, 1, 2]}
+    by_seed = [-1.0, 0.3, 0.6]
+    folder = draw_grid(
+        tmp_path / "seeds",
+        axes,
+        lambda p: {"m": by_seed[p["seed"]] * (p["variant"] == "plain") + ord(p["task"]) / 100},
+    )
+    found = told(folder, "variant", "Difference to full")
+    assert found["plain"]["m"] == interval(np.array(by_seed), "+")
+    assert "(n=3)" in found["plain"]["m"]
 
 
 def test_of_a_grid_with_gaps_only_pairs_that_both_have_are_compared(tmp_path):
@@ -222,7 +246,7 @@ def test_axes_that_move_together_are_one(tmp_path):
     found = told(folder, "lr + steps", "Difference to 0.1, 10, of runs alike in all else")
 
     assert found == {"0.2, 20": {"m": "+10.0000 (all 2)"}}
-    assert "over lr + steps, seeds averaged" in (folder / "grid.md").read_text()
+    assert "over lr + steps, or over seeds" in (folder / "grid.md").read_text()
 
 
 def test_levels_that_are_alike_for_python_are_apart(tmp_path):

@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 
 from jtcore import cli
-from jtcore.grids.grid import read_grid, run_folders
+from jtcore.grids import folder as folders
+from jtcore.grids.folder import check_trials
+from jtcore.grids.grid import read_grid, run_folders, take_grid
 from jtcore.grids.state import write_failure
+from jtcore.run import locked
 
 
 @pytest.fixture
@@ -125,6 +128,102 @@ def test_changed_code_of_a_plugin_in_use_is_why_a_run_is_done_again(here, run, p
     assert run(here)[1] == f"  full-rank1-seed0: plugin {folder / 'own.py'} has changed"
 
 
+def test_code_that_decides_what_a_step_does_is_why_a_run_is_done_again(here, run, plugin_folder):
+    source = """
+        from jtcore import hookimpl
+
+        @hookimpl
+        def jt_choose_branches(stage, step, rng):
+            return None
+        """
+    folder = plugin_folder(chooses=source)
+    here["plugins"] = {"folders": [*here["plugins"]["folders"], str(folder)]}
+    run(here)
+    (folder / "chooses.py").write_text((folder / "chooses.py").read_text() + "\n# changed")
+    assert run(here)[1] == f"  full-rank1-seed0: plugin {folder / 'chooses.py'} has changed"
+
+
+def test_what_does_not_matter_to_results_makes_no_run_again(here, run, tmp_path):
+    run(here)
+    before = ends(tmp_path / "out")
+    run(here | {"title": "another", "checkpoint": {"keep": 3}})
+    assert ends(tmp_path / "out") == before
+
+
+def test_a_result_whose_recipe_can_no_longer_be_is_none_until_it_is_mended(
+    here, run, write_recipe, tmp_path, capsys
+):
+    run(here)
+    before = ends(tmp_path / "out")
+    wrong = here | {"axes": {"adapter.joint.rank": [1, 2]}}
+    wrong["variant"] = {"full": {}, "more": {"stage": {"joint": {"stepz": 3}}}}
+    wrong["axes"] = {"adapter.joint.rank": ["x", 1, 2]}
+
+    assert cli.run([str(write_recipe(wrong)), "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "adapter.joint.rank: expected int, got 'x'" in said and "unknown key" in said
+    assert "2 of 6 runs are finished" in said
+    wrong = here | {"stage": {"joint": {**here["stage"]["joint"], "stepz": 3}}}
+    wrong["variant"] = {"full": {}, "good": {"stage": {"joint": {"stepz": False}}}}
+    assert cli.run([str(write_recipe(wrong)), "--out", str(tmp_path / "out")]) == 2
+    rows = (tmp_path / "out/grid.csv").read_text().splitlines()
+    assert [row.split(",")[:2] for row in rows[1:]] == [
+        ["full-rank1-seed0", "failed"],
+        ["good-rank1-seed0", "finished"],
+        ["full-rank2-seed0", "failed"],
+        ["good-rank2-seed0", "finished"],
+    ]
+
+    said = run(here)
+    assert "0 to be done" in said[0]
+    assert ends(tmp_path / "out") == before
+
+
+def test_what_dies_while_runs_are_replaced_passes_no_old_run_off_as_new(
+    here, run, write_recipe, tmp_path, monkeypatch, capsys
+):
+    run(here)
+    monkeypatch.setattr(folders, "fill_folder", _dies)
+    slower = here | {"variant": {"full": {"stage": {"joint": {"lr": 0.02}}}}}
+    with pytest.raises(ZeroDivisionError):
+        cli.run([str(write_recipe(slower)), "--out", str(tmp_path / "out")])
+    capsys.readouterr()
+
+    assert cli.run(["--resume", str(tmp_path / "out")]) == 2
+    assert "2 runs have no folder yet; run jt-run GRID again" in capsys.readouterr().err
+    monkeypatch.undo()
+    run(slower)
+    assert len([*(tmp_path / "out.replaced").iterdir()]) == 2
+
+
+def _dies(*_) -> None:
+    raise ZeroDivisionError
+
+
+def test_a_run_that_another_process_does_is_left_to_it(here, run, write_recipe, tmp_path, capsys):
+    run(here)
+    first = tmp_path / "out/full-rank1-seed0"
+    (first / "result.json").unlink()
+    with locked(first), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jtcore.grids.work.PATIENCE", 0.1)
+        said = run(here)
+    assert any("another process is at work on this run" in line for line in said)
+    assert not (first / "failure.json").exists()
+    assert "1 of 2 runs are finished" in "\n".join(said)
+
+
+def test_a_seed_may_move_together_with_others(here):
+    here = {key: value for key, value in here.items() if key not in ("seeds", "variant")}
+    here["seeds"], here["title"] = [0, 1], "of {word} and {seed}"
+    here["axes"] = {"word": ["a", "b"], "zip": [["seed", "word"]]}
+    declared = take_grid(here, Path("it.toml"))
+
+    wanted = check_trials(declared)
+
+    titles = {trial.point["seed"]: each.recipe.title for trial, each in wanted.items()}
+    assert titles == {0: "of a and 0", 1: "of b and 1"}
+
+
 def test_a_dry_run_tells_what_would_be_done_and_does_nothing(here, run, tmp_path):
     run(here)
     out = tmp_path / "out"
@@ -142,6 +241,36 @@ def test_a_dry_run_tells_what_would_be_done_and_does_nothing(here, run, tmp_path
     assert rows["full-rank2-seed1"].endswith("new")
     assert said[8].startswith("time: ") and said[-1].startswith("memory: a run at most ")
     assert sorted(out.rglob("*")) == files
+
+
+def test_a_launcher_of_ones_own_does_the_runs(here, run, plugin_folder):
+    folder = plugin_folder(
+        backwards="""
+        from attrs import frozen
+        from jtcore import hookimpl
+        from jtcore.grids.work import do
+
+        @frozen
+        class Backwards:
+            loud: bool = False
+
+            def launch(self, jobs, stop):
+                for run in reversed(jobs.runs):
+                    jobs.say("next!" if self.loud else "next")
+                    jobs.ended(run, do(run, jobs.say, stop))
+
+        @hookimpl
+        def jt_launchers():
+            return {"backwards": Backwards}
+        """
+    )
+    here["plugins"] = {"folders": [*here["plugins"]["folders"], str(folder)]}
+    said = run(here | {"launch": {"kind": "backwards", "loud": True}})
+    told = [line for line in said if line.startswith(("next", "["))]
+    assert told == [
+        *("next!", "[1/2] full-rank2-seed0 finished"),
+        *("next!", "[2/2] full-rank1-seed0 finished"),
+    ]
 
 
 def test_a_folder_of_something_else_is_refused(here, write_recipe, tmp_path, capsys):
