@@ -1,7 +1,7 @@
 """Check, run for two steps and sample every shipped recipe and grid: `make smoke`.
 
-`python tests/smoke.py ablations/tasks_pocket ...` takes those that are named. Of a grid every run is
-checked; one of each variant that is more than a recipe is done.
+`python tests/smoke.py ablations/tasks_pocket ...` takes those that are named. Of a grid every run
+is checked; one of each variant that is more than a recipe is done.
 """
 
 import gc

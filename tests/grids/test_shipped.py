@@ -108,7 +108,7 @@ def test_groups_of_dualreal_divide_its_blocks(recipes):
     assert groups == {
         "full": 7, "one_group": 1, "two_groups": 2, "all_blocks": 42, "as_in_the_paper": 7
     }  # fmt: skip
-    assert {name for name in recipes["dualreal_cogvideox5b"]} - groups.keys() == {
+    assert set(recipes["dualreal_cogvideox5b"]) - groups.keys() == {
         "no_controller",
         "separate",
     }
