@@ -1,10 +1,10 @@
 """What a job of Slurm does: one run, saved and queued again where its time is up.
 
 Slurm tells a job that its time is nearly up with SIGUSR2, at which submitit would leave at once;
-and that it is cancelled, requeued or preempted with SIGTERM, more than once, and then with SIGKILL.
-Here all of them ask for the next safe point, and only there submitit's own handler queues the job
-again: where its time is up, and where it is preempted, for Slurm itself queues only those again
-that have not ended within the time of grace.
+and that it is cancelled, requeued or preempted with SIGTERM, at the end of a preemption's time of
+grace once more, and then with SIGKILL. Here all of them ask for the next safe point, and only there
+submitit's own handler queues the job again: where its time is up, and where it is preempted, for
+Slurm itself queues only those again that have not ended within the time of grace.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Work:
 
 
 class _Patience(Stop):
-    """Only the first signal counts: Slurm repeats them, and means it with SIGKILL alone."""
+    """Only the first signal counts: Slurm may repeat them, and means it with SIGKILL alone."""
 
     def __init__(self):
         from submitit import JobEnvironment

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PROGRAMS = {
-    "sbatch": 'tell refusal || echo "Submitted batch job 42"',
+    "sbatch": 'tell refusal || tell mumble || echo "Submitted batch job 42"',
     "squeue": "tell outage || tell queue || true",
     "sacct": "tell accounts || true",
     "srun": "exit 1",

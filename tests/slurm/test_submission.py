@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from submitit.core.utils import DelayedSubmission, FailedSubmissionError
 
 from jtcore import cli
 from jtcore.errors import JtError
@@ -112,8 +113,6 @@ def test_time_limits_are_whole_minutes(plugins, hours, minutes):
 
 
 def test_timeouts_are_remembered_in_the_job(grid, submit, answers):
-    from submitit.core.utils import DelayedSubmission
-
     grid["launch"]["timeouts"] = 7
     out = submit(grid)
 
@@ -247,16 +246,20 @@ def test_only_what_is_not_in_the_queue_is_submitted_again(grid, submit, answers,
 
 
 def test_jobs_are_known_though_the_launcher_died_before_it_heard_their_numbers(
-    grid, submit, answers, capfd
+    grid, submit, answers, tmp_path, capfd
 ):
-    out = submit(grid)
-    known = {run: job | {"job": None} for run, job in known_jobs(out).items()}
-    (out / "slurm/jobs.json").write_text(json.dumps(known))
+    (answers / "mumble").write_text("what submitit does not understand, and dies of\n")
+    with pytest.raises(FailedSubmissionError):
+        submit(grid)
+    known = known_jobs(tmp_path / "grid")
+    assert [job["job"] for job in known.values()] == [None, None]
+
     name = known["a"]["name"]
     (answers / "queue").write_text(f"{name}|43|0|RUNNING|node7\n{name}|43|1|PENDING|\n")
-    submit(grid)
+    out = submit(grid)
 
-    assert "2 runs are queued or running already\n" in capfd.readouterr().out
+    said = capfd.readouterr().out
+    assert "2 runs are queued or running already\n" in said and "scancel 43\n" in said
     assert known_jobs(out) == known
 
 
