@@ -19,12 +19,13 @@ from PIL import Image
 READS = 300.0  # s, at most, until the server has read a grid
 SHOWS = 120_000  # ms, at most, until a view is there
 WINDOW = {"width": 1360, "height": 860}
+CHOSEN = r"wug-eightwise-seed0|-\.$"
 COLOURS = 128  # of a picture for the docs
 
 
 @contextmanager
 def serving(folder: Path) -> Iterator[str]:
-    """A TensorBoard on a folder that has runs; yields its address once it has read what is there."""
+    """A TensorBoard on a folder; yields its address once it has read all that is there."""
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--port", "0"]
     server = subprocess.Popen(
         [*command, "--host", "127.0.0.1"],
@@ -55,7 +56,7 @@ def asked(address: str, what: str):
 
 @contextmanager
 def looking(address: str) -> Iterator:
-    """A browser's page of that size."""
+    """A browser's page on a server."""
     with headless() as browser:
         page = browser.new_page(viewport=WINDOW)
         page.set_default_timeout(SHOWS)
@@ -63,27 +64,41 @@ def looking(address: str) -> Iterator:
         yield page
 
 
+def _tick_runs(page) -> None:
+    """TensorBoard ticks none of more than 40: then those of one task are, and the grid itself."""
+    boxes = page.locator("tf-runs-selector").filter(visible=True).locator("[role=checkbox]")
+    boxes.first.wait_for()
+    if boxes.and_(page.locator("[aria-checked=true]")).count():
+        return
+    names = boxes.evaluate_all("all => all.map(box => box.id)")
+    for name in names:
+        box = boxes.and_(page.locator(f"[id='{name}']"))
+        while re.search(CHOSEN, name) and box.get_attribute("aria-checked") != "true":
+            box.click()  # which is lost where the list is drawn anew
+            time.sleep(1)
+
+
 def scalars(page) -> None:
     """Losses of training, and the numbers of the grid."""
     _open(page, "scalars")
-    page.locator("tf-category-paginated-view").first.wait_for()
-    for name in ("grid", "stage"):
-        pane = page.locator("tf-category-paginated-view", has_text=re.compile(f"^\\s*{name}")).first
-        pane.locator("button.heading").click()
-        pane.locator("tf-scalar-card svg path").first.wait_for(state="attached")
+    _tick_runs(page)
+    page.locator("tf-scalar-dashboard tf-tag-filterer input").fill("losses|grid/.*_leak")
+    found = page.locator("tf-scalar-dashboard tf-category-paginated-view")
+    found.filter(visible=True).first.locator("tf-scalar-card path").first.wait_for(state="attached")
 
 
 def images(page) -> None:
     """Videos, as moving pictures."""
     _open(page, "images")
-    page.locator("tf-category-paginated-view button.heading").first.click()
-    page.locator("tf-image-loader img").first.wait_for()
+    _tick_runs(page)
+    page.locator("tf-image-loader img").filter(visible=True).first.wait_for()
 
 
 def text(page) -> None:
     """What the grid says in words."""
     _open(page, "text")
-    page.locator("tf-text-loader", has_text="What mattered").first.wait_for()
+    _tick_runs(page)
+    page.locator("tf-text-loader", has_text="What mattered").filter(visible=True).first.wait_for()
 
 
 def table(page) -> None:
@@ -119,8 +134,10 @@ def _open(page, dashboard: str) -> None:
 
 
 def picture(page, path: Path) -> None:
-    """A small PNG of what is seen."""
+    """A small PNG of what is seen, but of where it lies on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    place = page.locator("#data-location").filter(visible=True)
+    place.evaluate_all("all => all.forEach(one => (one.style.visibility = 'hidden'))")
     page.screenshot(path=path)
     Image.open(path).convert("RGB").quantize(COLOURS).save(path, optimize=True)
 

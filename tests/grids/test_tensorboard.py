@@ -99,7 +99,7 @@ def test_text_has_the_grids_results_and_the_runs_recipes(seen):
 
 
 def test_the_table_has_a_row_for_every_run_with_its_levels_and_numbers(seen):
-    address, page = seen
+    _, page = seen
     VIEWS["hparams_table"](page)
 
     cells = page.locator("tf-hparams-table-view vaadin-grid-cell-content").all_inner_texts()
