@@ -25,7 +25,7 @@ COLOURS = 128  # of a picture for the docs
 
 @contextmanager
 def serving(folder: Path) -> Iterator[str]:
-    """A TensorBoard on a folder of runs; yields its address once it has read what is there."""
+    """A TensorBoard on a folder; yields its address once it has read all that is there."""
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--port", "0"]
     server = subprocess.Popen(
         [*command, "--host", "127.0.0.1"],

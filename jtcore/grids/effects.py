@@ -63,7 +63,7 @@ class Statement:
     parts: tuple[str, ...]
 
     def __str__(self) -> str:
-        return "\n".join([f"- {self.heading}:", *(f"  - {part}" for part in self.parts)])
+        return "\n".join([f"- {self.heading}:", *(f"    - {part}" for part in self.parts)])
 
 
 def all_effects(grid: Grid, readings: Sequence[Reading]) -> list[Effects]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from math import isfinite
 from pathlib import Path
@@ -52,8 +52,7 @@ def _experiment(grid: Grid, readings: Sequence[Reading], created: float) -> Summ
         axes.append(api_pb2.HParamInfo(name=axis, differs=len(levels) > 1))
         domain = summary_v2.Discrete([_typed(level, levels) for level in levels])
         domain.update_hparam_info(axes[-1])
-    names = dict.fromkeys(name for reading in readings for name in _numbers(reading))
-    names = sorted(names, key=lambda name: name not in _first_of_each(names))  # which it shows
+    names = _ordered(readings)
     metrics = [
         summary_v2.Metric(f"{GROUP}/{name}", display_name=brief_name(name)) for name in names
     ]
@@ -107,14 +106,19 @@ def _numbers(reading: Reading) -> dict[str, float]:
     return {**reading.measures, **reading.costs}
 
 
-def _first_of_each(names: Iterable[str]) -> set[str]:
-    """Of each metric the value that it is for: `success.success` before `success.motion`."""
-    found: dict[str, str] = {}
-    for name in names:
+def _ordered(readings: Sequence[Reading]) -> list[str]:
+    """The names of all numbers. TensorBoard shows the first five: what differs between runs, and of
+    each metric the value that it is for, `success.success` before `success.motion`."""
+    found: dict[str, set[float]] = {}
+    for reading in readings:
+        for name, value in _numbers(reading).items():
+            found.setdefault(name, set()).update({value} if isfinite(value) else ())
+    first: dict[str, str] = {}
+    for name in found:
         metric, dot, _ = name.partition(".")
-        if dot:
-            found.setdefault(metric, name)
-    return set(found.values())
+        first.setdefault(metric if dot else "", name)
+    leading = {name for metric, name in first.items() if metric}
+    return sorted(found, key=lambda name: (len(found[name]) < 2, name not in leading))
 
 
 def _typed(level: Label, levels: Sequence[Label]) -> Label:

@@ -75,9 +75,9 @@ def test_a_statement_says_what_can_be_told_and_of_how_many(found):
     assert not alone  # else the sentence is longer
     assert str(said[0]) == (
         "- variant, against full:\n"
-        f"  - no_ait changes motion by {clear.difference.estimate:+.3g} {bounds}"
+        f"    - no_ait changes motion by {clear.difference.estimate:+.3g} {bounds}"
         f" ({clear.difference.count} pairs)\n"
-        "  - nothing else can be told from none at 95 % (4 comparisons together, by Holm's"
+        "    - nothing else can be told from none at 95 % (4 comparisons together, by Holm's"
         " correction)"
     )
     assert said[1].heading == "subject, against a"

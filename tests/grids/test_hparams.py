@@ -26,7 +26,8 @@ def folder(tmp_path) -> Path:
     def numbers(point):
         if point["variant"] == "no_ait" and point["flip"]:
             return None
-        return {"m.a": 0.25, "m.b": point["stage.joint.lr"], "n.a": float("nan")}
+        lr = point["stage.joint.lr"]
+        return {"k.a": 1.0, "m.a": lr / 2, "m.b": lr, "n.a": float("nan")}
 
     folder = draw_grid(tmp_path / "grid", AXES, numbers)
     fail(folder / "no_ait-1-True", "out of disk")
@@ -80,7 +81,7 @@ def test_every_run_that_has_ended_is_a_session_with_its_levels_and_numbers(folde
     assert one.hparams["stage.joint.lr"].number_value == 0.5
     assert one.hparams["flip"].bool_value is True
     values = {each.name.tag: each.value for each in one.metric_values}
-    assert values == {"grid/m.a": 0.25, "grid/m.b": 0.5, "grid/seconds": 2.5}
+    assert values == {"grid/k.a": 1, "grid/m.a": 0.25, "grid/m.b": 0.5, "grid/seconds": 2.5}
     assert [session.name for session in one.sessions] == ["full-0.5-True/tensorboard"]
 
 
@@ -94,7 +95,9 @@ def test_a_session_says_when_it_was_and_whether_it_failed(folder):
     assert good.end_time_secs == (folder / "full-1-True/result.json").stat().st_mtime
 
 
-def test_the_experiment_has_every_axis_with_its_levels_and_each_metrics_first_value_first(folder):
+def test_the_experiment_has_every_axis_and_first_what_differs_of_each_metric_its_first_value(
+    folder,
+):
     found = Shown(folder).experiment
 
     assert {info.name: list(info.domain_discrete) for info in found.hparam_infos} == {
@@ -103,7 +106,7 @@ def test_the_experiment_has_every_axis_with_its_levels_and_each_metrics_first_va
         "flip": [False, True],
     }
     names = [info.display_name for info in found.metric_infos]
-    assert names == ["m.a", "n.a", "m.b", "seconds"]
+    assert names == ["m.a", "m.b", "k.a", "n.a", "seconds"]
 
 
 def events(folder: Path) -> dict[Path, bytes]:

@@ -290,7 +290,7 @@ def test_a_terminal_is_told_means_what_mattered_and_how_many(folder):
     said = write_results(folder)
 
     assert said.splitlines()[0].startswith("Mean ± 95 % interval")
-    assert "\n- variant, against full:\n  - nothing can be told from none at 95 %" in said
+    assert "\n- variant, against full:\n    - nothing can be told from none at 95 %" in said
     assert said.endswith("\n6 runs: 5 finished, 1 waiting.")
 
 
