@@ -279,6 +279,8 @@ def test_jobs_go_on_without_the_one_who_submitted_them(
     assert f"small: its job {array}_1 was cancelled" in printed("grid")
     until(lambda: (out / "grid.md").is_file() and state_of(out / "small") == "finished")
     until(lambda: "| small |" in (out / "grid.md").read_text())
+    finish(grid | {"launch": {"kind": "local"}}, "local")
+    assert results(out, ["large", "small"]) == results(tmp_path / "local", ["large", "small"]) != {}
 
 
 def test_a_run_of_two_processes_is_requeued_as_one(grid, gates, jt_grid, printed, asked, tmp_path):
