@@ -12,7 +12,7 @@ from jtcore.errors import JtError
 from jtcore.grids.grid import Declared, Trial, read_grid, write_grid
 from jtcore.grids.state import forget_failure, read_failure, state_of, write_failure
 from jtcore.plugins import Plugins
-from jtcore.proceed import checked, inside
+from jtcore.proceed import checked
 from jtcore.provenance import refuse_changes
 from jtcore.recipe import Recipe, recipe_table
 from jtcore.run import fill_folder, locked, new_folder, read_json
@@ -105,8 +105,7 @@ def _changes(run: Path, wanted: Checked) -> Iterator[str]:
         if before.get(name) != wanted.plugins.origins[name].sha256:
             yield f"plugin {name} has changed"
     try:
-        with inside(Path(circumstances["directory"])):
-            refuse_changes(circumstances, wanted.recipe)
+        refuse_changes(circumstances, wanted.recipe)  # files as they are named from here
     except JtError as error:
         yield from (problem.partition(";")[0] for problem in error.problems)
 

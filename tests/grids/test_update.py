@@ -107,6 +107,21 @@ def test_changed_data_are_why_a_run_is_done_again(here, run, tmp_path, data):
     )
 
 
+def test_files_are_those_that_are_named_from_where_the_grid_is_run(
+    here, write_recipe, tmp_path, data, monkeypatch, capsys
+):
+    for name in ("here", "there"):
+        shutil.copytree(data / "subject", tmp_path / name / "subject")
+    caption = next((tmp_path / "there/subject").glob("*.png")).with_suffix(".txt")
+    caption.write_text("a wug of another kind\n")
+    here["data"]["subject"]["source"] = "subject"
+    recipe = write_recipe(here)
+    for name, due in (("here", 2), ("here", 0), ("there", 2)):
+        monkeypatch.chdir(tmp_path / name)
+        assert cli.run([str(recipe), "--out", str(tmp_path / "out")]) == 0
+        assert f"{due} to be done" in capsys.readouterr().out.splitlines()[0]
+
+
 def test_changed_code_of_a_plugin_in_use_is_why_a_run_is_done_again(here, run, plugin_folder):
     source = """
         from jtcore import hookimpl
